@@ -1,0 +1,1 @@
+"""What an example, an expansion, a prompt, a manifest and a verdict are."""
