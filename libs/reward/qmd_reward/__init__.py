@@ -1,0 +1,1 @@
+"""How good an expansion is: the rubric."""
