@@ -1,0 +1,1 @@
+"""Generated stubs, the server shell, and a typed client of every service."""

@@ -1,0 +1,230 @@
+"""The client of the inference service: completions of a named policy over vLLM's HTTP interface."""
+
+import hashlib
+import json
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from qmd_rpc.channel import ServiceError
+from qmd_schema.contract import QMD_DECODE, Decode
+
+SERVICE = "inference"
+SERVED_MODEL = "policy"
+POLICY_PATH = "/policy"
+POLICY_HEADER = "x-policy"
+"""On a completion request the version that must answer, on its response the version that did."""
+DECODE_ARGUMENT = "qmd_decode"
+GRAMMAR_ARGUMENT = "qmd_grammar"
+"""Keys of a completion's `vllm_xargs`: a Decode as JSON, and 1 for QMD's grammar."""
+
+# httpx logs every request at INFO: a line for every completion.
+logging.getLogger("httpx").setLevel(logging.WARNING)
+
+_RETRY_SECONDS = 0.5
+_LOAD_HINT = "Load the wanted policy, or name the loaded one."
+
+
+class PolicyMismatch(ServiceError):  # noqa: N818
+    """Another policy is loaded than the one that should answer."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer to a prompt."""
+
+    text: str
+    token_ids: list[int]
+    """With the end token when `finish_reason` is `stop`."""
+    logprobs: list[float] | None
+    """Of each token under the model's softmax at temperature 1, whatever it was drawn with."""
+    finish_reason: str
+    """`stop` at the end token, `length` at the limit."""
+
+
+class InferenceClient:
+    """Completes prompts and brings policies in. Thread-safe. Calls raise ServiceError."""
+
+    def __init__(self, address: str, deadline: float = 900.0, patience: float = 120.0) -> None:
+        """address: "127.0.0.1:8011"; deadline: seconds a call may take.
+
+        patience: seconds of it that a server which does not answer, such as one that restarts, is waited for.
+        """
+        self.address = address
+        self.deadline = deadline
+        self.patience = patience
+        # An idle connection is given up before the server does so, after 5 s.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=2.0)
+        self._http = httpx.Client(base_url=f"http://{address}", limits=limits, trust_env=False)
+
+    def wait_ready(self, timeout: float) -> None:
+        """Returns when a completion came back. Raises ServiceError after `timeout` seconds."""
+        # Asks for all that an answer may need, so that nothing is left to compile at the first real request.
+        body = _completion_request("ready", QMD_DECODE, 2, grammar=True, logprobs=True, seed=0)
+        self._request("POST", "/v1/completions", time.monotonic() + timeout, patience=timeout, json=body)
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        n: int = 1,
+        decode: Decode = QMD_DECODE,
+        max_tokens: int | None = None,
+        grammar: bool = True,
+        logprobs: bool = False,
+        seed: int | None = None,
+        policy: str | None = None,
+        on_done: Callable[[int], None] | None = None,
+    ) -> list[list[Completion]]:
+        """`n` completions of each prompt, in the prompts' order, all by one policy.
+
+        prompts: texts of `prompt_text`, tokenized without added special tokens.
+        decode: a `top_k` of 0, `top_p` of 1 and no penalty is plain temperature sampling.
+        max_tokens: the decode's where absent. grammar: QMD's.
+        seed: every sample of every prompt gets its own random numbers from it, so that a call can be repeated, but
+        for how the model's arithmetic rounds in batches of another size.
+        policy: the version that must answer; PolicyMismatch where another is loaded. None: the loaded one.
+        on_done: called with the number of prompts finished so far.
+        """
+        ends = time.monotonic() + self.deadline
+        loaded, max_sequences = self._state(ends)
+        version = loaded if policy is None else policy
+        if version != loaded:
+            problem = f"the loaded policy is {loaded}, wanted is {version}"
+            raise PolicyMismatch(SERVICE, self.address, problem, _LOAD_HINT)
+        seed = secrets.randbits(63) if seed is None else seed
+        limit = max_tokens or decode.max_tokens
+
+        def complete(place: tuple[int, int]) -> Completion:
+            own_seed = _derived_seed(seed, *place)
+            body = _completion_request(
+                prompts[place[0]], decode, limit, grammar=grammar, logprobs=logprobs, seed=own_seed
+            )
+            return self._complete(body, version, ends)
+
+        # A few more requests than the engine runs at once, so that it never waits for the next one.
+        threads = ThreadPoolExecutor(max_workers=max_sequences * 5 // 4)
+        answers: list[list[Completion]] = [[] for _ in prompts]
+        try:
+            places = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(n)]
+            for (prompt, _), completion in zip(places, threads.map(complete, places), strict=True):
+                answers[prompt].append(completion)
+                if on_done and len(answers[prompt]) == n:
+                    on_done(prompt + 1)
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+        return answers
+
+    def load_policy(self, version: str, folder: Path) -> None:
+        """Brings merged weights of the same architecture in; returns when they answer as `version`.
+
+        folder: a model folder that the server can read; it is read once. A server of GGUF files takes such a file of
+        any architecture. Waits for completions under way. Raises ServiceError, and leaves the old policy loaded,
+        where the tensors' names or shapes differ.
+        """
+        order = {"version": version, "folder": str(folder.resolve()), "timeout": self.deadline}
+        self._request("POST", POLICY_PATH, time.monotonic() + self.deadline, json=order)
+
+    def policy(self) -> str:
+        """The loaded version, "base" after start. Raises ServiceError after a load that broke off half-way."""
+        policy, _ = self._state(time.monotonic() + self.deadline)
+        return policy
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _complete(self, body: dict[str, Any], version: str, ends: float) -> Completion:
+        headers = {POLICY_HEADER: version}
+        choice = self._request("POST", "/v1/completions", ends, json=body, headers=headers)["choices"][0]
+        if choice["finish_reason"] not in ("stop", "length"):
+            raise self._error(f"a completion ended with {choice['finish_reason']!r}", "Read the service's log.")
+        logprobs = choice["logprobs"] and choice["logprobs"]["token_logprobs"]
+        return Completion(choice["text"], choice["token_ids"], logprobs, choice["finish_reason"])
+
+    def _state(self, ends: float) -> tuple[str, int]:
+        """The loaded policy, and the sequences that the engine runs at once."""
+        state = self._request("GET", POLICY_PATH, ends)
+        if state["policy"] is None:
+            raise self._error("the last policy was loaded only in part", "Load one that is whole.")
+        return state["policy"], state["max_sequences"]
+
+    def _request(self, method: str, path: str, ends: float, patience: float | None = None, **content: Any) -> Any:
+        """The JSON of a call's answer. A server that is away or broken is asked again, for `patience` seconds.
+
+        ends: the time.monotonic() at which the call has no time left.
+        """
+        patience = self.patience if patience is None else patience
+        gives_up = None
+        while True:
+            try:
+                response = self._http.request(method, path, timeout=max(ends - time.monotonic(), 0.001), **content)
+            except httpx.ReadTimeout as error:
+                raise self._error("no answer in time", "Read its log, or call with a longer deadline.") from error
+            except httpx.TransportError as error:
+                problem = f"not reachable: {error}"
+            else:
+                if response.is_success:
+                    return response.json()
+                problem = _message(response)
+                if response.status_code == httpx.codes.CONFLICT:
+                    raise PolicyMismatch(SERVICE, self.address, problem, _LOAD_HINT)
+                if response.status_code < 500:
+                    raise self._error(problem)
+            gives_up = gives_up or min(ends, time.monotonic() + patience)
+            if time.monotonic() + _RETRY_SECONDS > gives_up:
+                remedy = "Start it with `foundry serve inference`, read its log, or correct the address."
+                raise self._error(f"{problem}; given up after {patience:g} s", remedy)
+            time.sleep(_RETRY_SECONDS)
+
+    def _error(self, problem: str, remedy: str = "") -> ServiceError:
+        return ServiceError(SERVICE, self.address, problem, remedy)
+
+
+def _completion_request(
+    prompt: str, decode: Decode, max_tokens: int, *, grammar: bool, logprobs: bool, seed: int
+) -> dict[str, Any]:
+    """Every setting is named, so that none is taken from the model folder's generation_config.json."""
+    return {
+        "model": SERVED_MODEL,
+        "prompt": prompt,
+        "add_special_tokens": False,
+        "max_tokens": max_tokens,
+        "seed": seed,
+        "temperature": 0.0,
+        "top_p": 1.0,
+        "top_k": 0,
+        "min_p": 0.0,
+        "presence_penalty": 0.0,
+        "repetition_penalty": 1.0,
+        "vllm_xargs": {DECODE_ARGUMENT: json.dumps(asdict(decode)), GRAMMAR_ARGUMENT: int(grammar)},
+        "logprobs": 0 if logprobs else None,
+        "return_token_ids": True,
+    }
+
+
+def _derived_seed(seed: int, prompt: int, sample: int) -> int:
+    """A seed of 63 bits for one sample of one prompt of a call."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {prompt} {sample}".encode()).digest()[:8]) >> 1
+
+
+def _message(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP {response.status_code}: {response.text[:200]}"
