@@ -1,0 +1,1 @@
+"""Starts vLLM with a checked config and keeps it healthy."""

@@ -1,0 +1,110 @@
+"""`python -m inference_service.gguf_server`: a GGUF file over the HTTP interface that vLLM's server has here."""
+
+import argparse
+import asyncio
+import json
+import os
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from inference_service.gguf_engine import Answer, GgufEngine, Order, RefusedError
+from inference_service.gguf_model import GgufModel
+from inference_service.policy_gate import PolicyGate
+from qmd_rpc.inference import DECODE_ARGUMENT, GRAMMAR_ARGUMENT
+from qmd_schema.contract import Decode
+
+
+class EngineClient:
+    """The engine as the policy gate asks vLLM's: weights come in as files, and nothing is cached between policies."""
+
+    def __init__(self, engine: GgufEngine) -> None:
+        self.engine = engine
+        self.vllm_config = SimpleNamespace(scheduler_config=SimpleNamespace(max_num_seqs=engine.sequences))
+
+    async def collective_rpc(self, method: str, args: tuple[str]) -> list[str | None]:
+        """Loads a file. Returns why it was refused, or None."""
+        assert method == "load_policy"
+        (path,) = args
+        if Path(path).suffix != ".gguf":
+            return [f"{path} is no GGUF file, and this service runs nothing else"]
+        try:
+            await asyncio.wrap_future(self.engine.load(Path(path)))
+        except RefusedError as error:
+            return [str(error)]
+        return [None]
+
+    async def reset_prefix_cache(self) -> None:
+        pass
+
+
+async def complete(request: Request) -> JSONResponse:
+    try:
+        order = _order(await request.json())
+        answer = await asyncio.wrap_future(request.app.state.engine_client.engine.submit(order))
+    except (KeyError, TypeError, ValueError, RefusedError) as error:
+        return JSONResponse({"error": {"message": f"{type(error).__name__}: {error}"}}, status_code=400)
+    return JSONResponse({"choices": [_choice(answer)]})
+
+
+def _order(body: dict[str, Any]) -> Order:
+    arguments = body["vllm_xargs"]
+    return Order(
+        prompt=body["prompt"],
+        decode=Decode(**json.loads(arguments[DECODE_ARGUMENT])),
+        max_tokens=int(body["max_tokens"]),
+        seed=int(body["seed"]),
+        grammar=bool(arguments[GRAMMAR_ARGUMENT]),
+        logprobs=body["logprobs"] is not None,
+    )
+
+
+def _choice(answer: Answer) -> dict[str, Any]:
+    choice = asdict(answer)
+    logprobs = choice.pop("logprobs")
+    return {**choice, "logprobs": None if logprobs is None else {"token_logprobs": logprobs}}
+
+
+def make_app(engine: GgufEngine) -> Starlette:
+    app = Starlette(routes=[Route("/v1/completions", complete, methods=["POST"])])
+    app.state.engine_client = EngineClient(engine)
+    app.add_middleware(PolicyGate)
+    return app
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--sequences", type=int, required=True, help="answers written at the same time, at most")
+    parser.add_argument("--context", type=int, required=True, help="tokens of a prompt and its answer together")
+    parser.add_argument("--cache-bytes", type=int, required=True, help="memory for keys and values")
+    parser.add_argument("--cores", required=True, help='cores to run on, such as "0,2-3"')
+    arguments = parser.parse_args()
+    ends = [part.partition("-") for part in arguments.cores.split(",")]
+    cores = [core for first, _, last in ends for core in range(int(first), int(last or first) + 1)]
+    os.sched_setaffinity(0, cores)
+    torch.set_num_threads(len(cores))
+    open_model = partial(
+        GgufModel,
+        cache_bytes=arguments.cache_bytes,
+        sequences=arguments.sequences + 1,
+        context=arguments.context,
+        threads=len(cores),
+    )
+    engine = GgufEngine(open_model, arguments.model)
+    uvicorn.run(make_app(engine), host=arguments.host, port=arguments.port, log_level="warning")
+
+
+if __name__ == "__main__":
+    main()
