@@ -1,0 +1,1 @@
+"""Prepare, SFT, merge and GRPO on Ray Train."""

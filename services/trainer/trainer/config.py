@@ -1,0 +1,183 @@
+"""The configs of the training stages: prepare, SFT, merge and GRPO."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from qmd_schema.config import StrictModel
+
+UNTRAINABLE_MODULES = ("lm_head", "embed_tokens")
+"""Embeddings that SmolLM2 and Qwen3 tie; an adapter on one of them would untie them when merged."""
+
+
+class CurationConfig(StrictModel):
+    """What the rows of a training set have to reach, one by one and together: `foundry data lint` checks it."""
+
+    rubric_minimum: float = Field(
+        75.0, ge=0, le=100, description="Rubric percentage every row reaches: nothing worse is worth imitating."
+    )
+    rubric_mean: float = Field(95.0, ge=0, le=100, description="Mean rubric percentage of the set.")
+    hyde_minimum: int = Field(80, ge=1, description="Characters of a hyde line; a shorter one holds too few facts.")
+    hyde_maximum: int = Field(200, ge=1, description="Characters of a hyde line; a longer one wanders off the query.")
+    minimum_lines: int = Field(
+        2, ge=1, le=3, description="Lex lines and vec lines an answer has at least; the contract allows 3 of each."
+    )
+    lex_words: int = Field(
+        3,
+        ge=1,
+        description="Words and quoted phrases of a lex line. QMD wants all of them in one document, so each more finds "
+        "less; what a `-` negates is not counted.",
+    )
+    near_duplicate: float = Field(
+        0.75,
+        gt=0,
+        le=1,
+        description="Jaccard index of character trigrams from which two queries of the set count as one.",
+    )
+    skeleton_repeats: int = Field(
+        5, ge=1, description="Times a skeleton (a text with the query's words blanked) may occur: more is a template."
+    )
+
+    @model_validator(mode="after")
+    def _hyde_range_is_one(self) -> "CurationConfig":
+        if self.hyde_minimum > self.hyde_maximum:
+            raise ValueError("hyde_minimum is more than hyde_maximum")
+        return self
+
+
+class PrepareConfig(StrictModel):
+    """Training data: read, checked, split and rendered as QMD sends it."""
+
+    model: str = Field(description="Model reference whose tokenizer gives the BOS and EOS text.")
+    data: Path = Field(Path("data"), description="Folder of *.jsonl files with training examples.")
+    evals: Path = Field(
+        Path("evals"),
+        description="Folder with queries.jsonl and collections/*/queries.jsonl, none of which may be trained on.",
+    )
+    validation_share: float = Field(0.08, gt=0, lt=1, description="Share of each slice that is held out for the loss.")
+    near_duplicate: float = Field(
+        0.6,
+        gt=0,
+        le=1,
+        description="Jaccard index of character trigrams from which a query counts as a leak of an evaluation query; "
+        "0.6 finds rewordings of one request and lets pass two requests that share half their words.",
+    )
+    curation: CurationConfig = Field(
+        CurationConfig(), description="What `foundry data lint` asks of the set; preparing does not."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the split.")
+
+
+class LoraSettings(StrictModel):
+    """The adapter that is trained; the base stays as it is."""
+
+    rank: int = Field(ge=1, description="Rank of each update.")
+    alpha: int = Field(ge=1, description="The update counts alpha / rank times.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the adapter, in training.")
+    targets: list[str] = Field(min_length=1, description="Names of the linear layers that get an adapter.")
+
+    @field_validator("targets")
+    @classmethod
+    def _embeddings_stay_tied(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if name in UNTRAINABLE_MODULES:
+                raise ValueError(f"{name} is tied to the embeddings; merging would untie it. Leave it out")
+        return value
+
+
+class RaySettings(StrictModel):
+    """How a stage runs on Ray Train."""
+
+    workers: int = Field(1, ge=1, description="Data-parallel workers.")
+    gpu: bool = Field(False, description="One GPU a worker; else the CPU with gloo.")
+    threads: int | None = Field(
+        None, ge=1, description="Threads of a worker's matrix products. null: the machine's cores over the workers."
+    )
+    max_failures: int = Field(2, ge=0, description="Times a lost worker is started again from the last checkpoint.")
+    checkpoints_kept: int = Field(2, ge=1, description="Checkpoints kept on disk, the newest ones.")
+
+
+class SftConfig(StrictModel):
+    """Supervised fine-tuning of an adapter on prepared data; the loss is taken over the answer alone."""
+
+    model: str = Field(description="Model reference to train from.")
+    prepare: Path = Field(description="Config that data is prepared with when no folder of prepared data is given.")
+    lora: LoraSettings
+    ray: RaySettings
+    epochs: float = Field(gt=0, description="Passes over the training rows.")
+    max_steps: int | None = Field(None, ge=1, description="Optimizer steps, in place of epochs.")
+    batch: int = Field(ge=1, description="Rows an optimizer step, over all workers.")
+    rows_per_forward: int = Field(ge=1, description="Rows a worker runs at once; less needs less memory.")
+    learning_rate: float = Field(gt=0, description="Peak learning rate of AdamW.")
+    scheduler: Literal["cosine", "linear", "constant_with_warmup"] = Field(
+        "cosine", description="Course of the learning rate after the warm-up."
+    )
+    warmup_share: float = Field(0.03, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's, on the adapter.")
+    max_length: int = Field(
+        512, ge=64, description="Tokens a row may have, prompt included; a longer one is an error, never cut."
+    )
+    save_steps: int = Field(ge=1, description="Optimizer steps between checkpoints: what a kill costs at most.")
+    seed: int = Field(0, ge=0, description="Seed of the adapter, the order of rows and dropout.")
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> "SftConfig":
+        if self.batch % (self.rows_per_forward * self.ray.workers):
+            raise ValueError("batch must be a multiple of rows_per_forward x ray.workers")
+        return self
+
+
+class GrpoConfig(StrictModel):
+    """Group-relative policy optimization of an adapter: rollouts and rewards come from services."""
+
+    prepare: Path = Field(description="Config that data is prepared with when no folder of prepared data is given.")
+    collections: list[Path] = Field(
+        [], description="BEIR folders, such as `foundry data synth` writes, whose queries are trained on as well."
+    )
+    inference: str = Field("127.0.0.1:8011", description="Address of the inference service that writes completions.")
+    reward: str = Field("127.0.0.1:8010", description="Address of the reward service that scores them.")
+    lora: LoraSettings
+    ray: RaySettings
+    steps: int = Field(ge=1, description="Optimizer steps; each has fresh completions of the current policy.")
+    queries: int = Field(ge=1, description="Queries an optimizer step, over all workers.")
+    generations: int = Field(ge=2, description="Completions per query; the group that advantages are normalised over.")
+    rows_per_forward: int = Field(ge=1, description="Completions a worker runs at once; less needs less memory.")
+    learning_rate: float = Field(gt=0, description="Peak learning rate of AdamW.")
+    warmup_share: float = Field(0.0, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
+    kl_coefficient: float = Field(
+        0.04, ge=0, description="Weight of KL(policy ‖ merged SFT model) per token. 0 needs no reference forward."
+    )
+    importance_cap: float = Field(
+        2.0,
+        ge=1,
+        description="Upper bound of the per-token weight policy / sampler that corrects for the sampler's arithmetic.",
+    )
+    max_completion: int = Field(200, ge=16, description="Tokens a completion may have.")
+    generation_seconds: float = Field(900.0, gt=0, description="Deadline of one step's rollouts, in seconds.")
+    reward_seconds: float = Field(60.0, gt=0, description="Deadline of one step's scores, in seconds.")
+    save_steps: int = Field(ge=1, description="Optimizer steps between checkpoints: what a kill costs at most.")
+    seed: int = Field(0, ge=0, description="Seed of the adapter, the order of queries and the rollouts.")
+
+    @model_validator(mode="after")
+    def _groups_stay_whole(self) -> "GrpoConfig":
+        if self.queries % self.ray.workers:
+            raise ValueError("queries must be a multiple of ray.workers, so that a group stays on one worker")
+        if self.queries * self.generations % (self.rows_per_forward * self.ray.workers):
+            raise ValueError("queries x generations must be a multiple of rows_per_forward x ray.workers")
+        return self
+
+
+class MergeConfig(StrictModel):
+    """An adapter merged into its base."""
+
+    base: str = Field(description="Model reference the adapter was trained on.")
+    adapter: Path = Field(description="Adapter folder.")
+    tolerance: float = Field(
+        0.02,
+        gt=0,
+        lt=1,
+        description="Total variation between the next-token distributions of base plus adapter in fp32 and of the "
+        "saved bf16 model, mean over a prompt's tokens. Rounding weights to bf16 moves it by .004 to .006, an adapter "
+        "that got lost by .4.",
+    )

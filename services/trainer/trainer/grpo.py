@@ -1,0 +1,131 @@
+"""GRPO: TRL's GRPOTrainer with a LoRA adapter on the merged SFT model, in workers of Ray Train."""
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from qmd_rpc.inference import InferenceClient
+from qmd_rpc.reward import RewardClient
+from qmd_schema.artifacts import read_manifest, sha256_file, sha256_folder, write_manifest
+from trainer.base_models import resolve_model
+from trainer.config import GrpoConfig
+from trainer.grpo_queries import load_training_queries
+from trainer.launch import claim, train_on_ray
+from trainer.sft import PACKAGES, attention, final_figures, fit, lora_config, trainer_settings
+
+READY_SECONDS = 60.0
+"""Time the services may take to answer when the stage, or a worker that replaces a lost one, starts."""
+
+logger = logging.getLogger(__name__)
+
+
+def run_grpo(config: GrpoConfig, data: Path, model: str, output: Path) -> None:
+    """Trains an adapter into `output/adapter`; called again after a kill it goes on at the last checkpoint.
+
+    data: folder that `prepare` wrote; model: reference of the merged SFT model, which the inference service serves.
+    Raises UserError for bad input, ServiceError when a service stays away, StageFailedError when
+    training failed.
+    """
+    if read_manifest(output) is not None:
+        logger.info("%s: done before", output)
+        return
+    started = time.monotonic()
+    folder = resolve_model(model)
+    load_training_queries(config, data, folder)
+    inputs = {"model": sha256_folder(folder), "train": sha256_file(data / "train.jsonl")} | {
+        str(collection): sha256_file(collection / "queries.jsonl") for collection in config.collections
+    }
+    with _services(config):
+        claim(output, config, inputs)
+    arguments = {"config": config, "data": data.resolve(), "model": folder}
+    train_on_ray(grpo_loop, arguments, config.ray, output.resolve())
+    write_manifest(
+        output,
+        "grpo",
+        config,
+        inputs,
+        seconds=time.monotonic() - started,
+        packages=PACKAGES,
+        seed=config.seed,
+        figures=final_figures(output),
+    )
+
+
+def grpo_loop(config: GrpoConfig, data: Path, model: Path, folder: Path) -> None:
+    """One worker's part. model: merged SFT folder; folder: the stage's, which all workers share."""
+    with _services(config) as (inference, reward):
+        fit(build_trainer(config, data, model, folder, inference, reward), folder)
+
+
+@contextmanager
+def _services(config: GrpoConfig) -> Iterator[tuple[InferenceClient, RewardClient]]:
+    """Clients of both services, once they answer."""
+    with (
+        InferenceClient(config.inference, config.generation_seconds) as inference,
+        RewardClient(config.reward, config.reward_seconds) as reward,
+    ):
+        reward.wait_ready(READY_SECONDS)
+        inference.wait_ready(READY_SECONDS)
+        yield inference, reward
+
+
+def build_trainer(config: GrpoConfig, data: Path, model: Path, folder: Path, inference: Any, reward: Any) -> Any:
+    """The GRPOTrainer whose sampler is the inference service and whose reward is the reward service's."""
+    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import GRPOConfig as TrlConfig
+    from trl import GRPOTrainer
+
+    from trainer.checkpoints import RunCallback, scratch_folder
+    from trainer.likelihood import share_prompts
+    from trainer.rollouts import ROLLOUT_DECODE, PolicySampler, rubric_reward
+
+    on_cpu = not config.ray.gpu
+    completions = config.queries * config.generations
+    tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
+    sampler = PolicySampler(config, inference, tokenizer)
+    accumulation = completions // (config.rows_per_forward * config.ray.workers)
+    trainer = GRPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation=attention(on_cpu)),
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_list([query._asdict() for query in load_training_queries(config, data, model)]),
+        reward_funcs=[rubric_reward(reward, config.generations)],
+        rollout_func=sampler.rollout,
+        peft_config=lora_config(config.lora),
+        callbacks=[RunCallback("grpo", folder)],
+        args=TrlConfig(
+            output_dir=str(scratch_folder(folder)),
+            max_steps=config.steps,
+            per_device_train_batch_size=config.rows_per_forward,
+            gradient_accumulation_steps=accumulation,
+            steps_per_generation=accumulation,
+            num_generations=config.generations,
+            max_completion_length=config.max_completion,
+            temperature=ROLLOUT_DECODE.temperature,
+            learning_rate=config.learning_rate,
+            lr_scheduler_type="constant_with_warmup",
+            warmup_steps=config.warmup_share,
+            beta=config.kl_coefficient,
+            vllm_importance_sampling_mode="token_truncate",
+            vllm_importance_sampling_clip_max=config.importance_cap,
+            save_steps=config.save_steps,
+            seed=config.seed,
+            **trainer_settings(on_cpu),
+        ),
+    )
+    # TRL corrects for the difference between sampler and policy only behind `use_vllm`, which would make it start or
+    # look for a vLLM of its own when given in the settings. Set now, it brings the correction, and `sync_weights` of
+    # our sampler before the first rollout of each policy.
+    sampler.attach(trainer)
+    trainer.use_vllm = True
+    trainer.vllm_generation = sampler
+    trainer._last_loaded_step = -1
+    if on_cpu:
+        share_prompts(trainer.model.get_base_model(), ROLLOUT_DECODE.temperature)
+    return trainer

@@ -1,0 +1,138 @@
+"""Rollouts and rewards of GRPO: completions of the current policy from the inference service, scored over gRPC."""
+
+import itertools
+import shutil
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from qmd_rpc.inference import Completion, InferenceClient
+from qmd_rpc.reward import RewardClient
+from qmd_schema.contract import Decode
+from trainer.config import GrpoConfig
+
+SHARED_MEMORY = Path("/dev/shm")
+ROLLOUT_DECODE = Decode(temperature=1.0, top_k=0, top_p=1.0, presence_penalty=0.0)
+"""Drawn from the plain softmax, which is what the sampler's log-probabilities and the policy gradient are of."""
+REWARD_PARTS = ("format", "diversity", "hyde", "quality", "entity", "think_bonus")
+
+
+class PolicySampler:
+    """The sampler behind TRL's GRPOTrainer.
+
+    TRL calls `sync_weights` when the policy has changed since the last rollout, then `rollout` with the prompts of one
+    step. A call that fails after the client's bounded retries raises ServiceError; nothing becomes an empty answer.
+    """
+
+    def __init__(self, config: GrpoConfig, client: InferenceClient, tokenizer: Any) -> None:
+        self._config = config
+        self._client = client
+        self._tokenizer = tokenizer
+        self._trainer: Any = None
+        self._version: str | None = None
+
+    def attach(self, trainer: Any) -> None:
+        self._trainer = trainer
+
+    def sync_weights(self) -> None:
+        """Brings the current policy, merged, into the inference service as `policy-<step>`; the first worker does."""
+        version = f"policy-{self._trainer.state.global_step:06d}"
+        if self._trainer.accelerator.is_main_process:
+            with _policy_folder(self._trainer.model) as folder:
+                write_policy(self._trainer, self._tokenizer, Path(folder))
+                self._client.load_policy(version, Path(folder))
+        self._trainer.accelerator.wait_for_everyone()
+        self._version = version
+
+    def rollout(self, prompts: list[str], trainer: Any) -> dict[str, list[Any]]:
+        """TRL's rollout function: one completion a prompt, where each prompt comes `generations` times in a row."""
+        groups = [(prompt, len(list(same))) for prompt, same in itertools.groupby(prompts)]
+        count = self._config.generations
+        if any(size % count for _, size in groups):
+            raise RuntimeError(f"prompts came in groups of {[size for _, size in groups]}, not of {count}")
+        queries = [prompt for prompt, size in groups for _ in range(size // count)]
+        answers = self._client.generate(
+            queries,
+            n=count,
+            decode=ROLLOUT_DECODE,
+            max_tokens=self._config.max_completion,
+            grammar=False,
+            logprobs=True,
+            seed=self._seed(trainer),
+            policy=self._version,
+        )
+        completions = [completion for group in answers for completion in group]
+        return {
+            "prompt_ids": self._tokenizer(prompts, add_special_tokens=False)["input_ids"],
+            "completion_ids": [completion.token_ids for completion in completions],
+            "logprobs": [completion.logprobs for completion in completions],
+            "answer": [self._raw_text(completion) for completion in completions],
+        }
+
+    def _seed(self, trainer: Any) -> int:
+        """Another seed for every step and worker, the same one when a step is repeated after a kill."""
+        step, world = trainer.state.global_step, trainer.accelerator.num_processes
+        return (self._config.seed * 1_000_003 + step) * world + int(trainer.accelerator.process_index)
+
+    def _raw_text(self, completion: Completion) -> str:
+        """The answer with any special token in it, which the rubric fails, but without the EOS that ends it."""
+        ids = completion.token_ids
+        if completion.finish_reason == "stop":
+            ids = ids[:-1]
+        return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def rubric_reward(client: RewardClient, generations: int) -> Callable[..., list[float]]:
+    """A TRL reward function: the rubric's score, 0 to 1, with its parts logged."""
+
+    def rubric(query: list[str], answer: list[str], log_metric: Callable[[str, float], None], **_: Any) -> list[float]:
+        scores = client.score_batch(list(zip(query, answer, strict=True)))
+        for part in REWARD_PARTS:
+            for name, value in spread([float(getattr(score, part)) for score in scores], generations).items():
+                log_metric(f"reward/{part}/{name}", value)
+        return [score.score for score in scores]
+
+    return rubric
+
+
+def spread(values: Sequence[float], generations: int) -> dict[str, float]:
+    """Mean and standard deviation over a step, and the share of groups whose values are all the same.
+
+    values: group after group, each of `generations`.
+    """
+    groups = [values[start : start + generations] for start in range(0, len(values), generations)]
+    return {
+        "mean": statistics.fmean(values),
+        "std": statistics.pstdev(values),
+        "groups_without_spread": sum(max(group) == min(group) for group in groups) / len(groups),
+    }
+
+
+def write_policy(trainer: Any, tokenizer: Any, folder: Path) -> None:
+    """Saves base plus adapter as a plain bf16 model folder; the model in training stays as it is."""
+    import torch
+    from peft.tuners.lora import LoraLayer
+
+    base = trainer.accelerator.unwrap_model(trainer.model).get_base_model()
+    tied = base.config.tie_word_embeddings
+    weights = {
+        name.replace(".base_layer", ""): tensor
+        for name, tensor in base.state_dict().items()
+        if "lora_" not in name and not (tied and name.startswith("lm_head."))
+    }
+    with torch.no_grad():
+        for name, layer in base.named_modules():
+            if isinstance(layer, LoraLayer):
+                weights[f"{name}.weight"] = layer.base_layer.weight + layer.get_delta_weight("default")
+    base.save_pretrained(folder, state_dict={name: tensor.to(torch.bfloat16) for name, tensor in weights.items()})
+    tokenizer.save_pretrained(folder)
+
+
+def _policy_folder(model: Any) -> AbstractContextManager[str]:
+    """A temporary folder for merged weights, in shared memory where twice their size is free."""
+    size = 2 * sum(parameter.numel() for parameter in model.parameters())
+    roomy = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > 2 * size
+    return tempfile.TemporaryDirectory(prefix="qmd-policy-", dir=SHARED_MEMORY if roomy else None)

@@ -1,0 +1,60 @@
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from qmd_schema.contract import bos_token, prompt_text
+from qmd_schema.errors import DataError
+from trainer.config import GrpoConfig, LoraSettings, RaySettings
+from trainer.dataset import Row
+from trainer.grpo_queries import load_training_queries
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_llama: Path) -> GrpoConfig:
+    """A config with one collection of notes, and one query that models are judged on."""
+    (tmp_path / "evals").mkdir()
+    (tmp_path / "evals/queries.jsonl").write_text('{"query": "lighthouse keeper pay"}\n')
+    prepare = tmp_path / "prepare.yaml"
+    prepare.write_text(yaml.safe_dump({"model": str(tiny_llama), "evals": str(tmp_path / "evals")}))
+    return GrpoConfig(
+        prepare=prepare,
+        collections=[tmp_path / "notes"],
+        lora=LoraSettings(rank=4, alpha=8, targets=["q_proj"]),
+        ray=RaySettings(),
+        steps=1,
+        queries=2,
+        generations=2,
+        rows_per_forward=4,
+        learning_rate=1e-5,
+        save_steps=1,
+    )
+
+
+def write_collection(folder: Path, query: str) -> None:
+    folder.mkdir()
+    (folder / "corpus.jsonl").write_text('{"_id": "a", "title": "A", "text": "text"}\n')
+    (folder / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": query}) + "\n")
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq\ta\t2\n")
+
+
+def write_data(folder: Path) -> Path:
+    folder.mkdir()
+    row = Row("tea storage", "short", "prompt of tea storage", "lex: tea\n")
+    (folder / "train.jsonl").write_text(json.dumps(row._asdict()) + "\n")
+    return folder
+
+
+def test_the_queries_of_a_collection_come_after_those_of_the_data(config, tmp_path, tiny_llama):
+    write_collection(tmp_path / "notes", "oak shelf bracket")
+    queries = load_training_queries(config, write_data(tmp_path / "data"), tiny_llama)
+    assert [query.query for query in queries] == ["tea storage", "oak shelf bracket"]
+    assert queries[0].prompt == "prompt of tea storage"
+    assert queries[1].prompt == prompt_text("oak shelf bracket", bos_token(tiny_llama))
+
+
+def test_a_collection_with_a_query_that_models_are_judged_on_is_refused(config, tmp_path, tiny_llama):
+    write_collection(tmp_path / "notes", "Lighthouse keeper pay?")
+    with pytest.raises(DataError, match=r"'Lighthouse keeper pay\?' is 1.00 similar to 'lighthouse keeper pay'"):
+        load_training_queries(config, write_data(tmp_path / "data"), tiny_llama)

@@ -1,0 +1,153 @@
+"""Rollouts as TRL asks for them, with completions that the trainer's own model writes in this process."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from qmd_rpc.channel import ServiceError
+from qmd_rpc.inference import Completion
+from qmd_rpc.reward import RewardClient
+from qmd_rpc.v1 import reward_pb2
+from qmd_schema.contract import prompt_text
+from trainer.config import GrpoConfig, LoraSettings, RaySettings
+from trainer.dataset import Row
+from trainer.grpo import build_trainer
+from trainer.rollouts import rubric_reward, spread
+
+GENERATIONS = 4
+QUERIES = ("tea storage", "dune repair", "fjord ferry", "kelp recipe")
+
+
+class LocalSampler:
+    """An inference service in this process: loads policy folders and draws from their plain softmax in fp32."""
+
+    def __init__(self) -> None:
+        self.loaded: list[str] = []
+        self.asked: list[tuple[list[str], int, str | None]] = []
+
+    def load_policy(self, version: str, folder: Path) -> None:
+        self.loaded.append(version)
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+
+    def generate(self, prompts, *, n, decode, max_tokens, grammar, logprobs, seed, policy):  # noqa: ARG002
+        self.asked.append((list(prompts), n, policy))
+        torch.manual_seed(seed)
+        return [[self._complete(prompt, max_tokens) for _ in range(n)] for prompt in prompts]
+
+    def _complete(self, prompt: str, max_tokens: int) -> Completion:
+        ids = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        answer: list[int] = []
+        logprobs: list[float] = []
+        while len(answer) < max_tokens and self.tokenizer.eos_token_id not in answer:
+            with torch.no_grad():
+                scores = self.model(input_ids=torch.tensor([ids + answer])).logits[0, -1].log_softmax(-1)
+            answer.append(int(torch.multinomial(scores.exp(), 1)))
+            logprobs.append(float(scores[answer[-1]]))
+        ended = answer[-1] == self.tokenizer.eos_token_id
+        return Completion(self.tokenizer.decode(answer), answer, logprobs, "stop" if ended else "length")
+
+
+class LengthReward:
+    """A reward service that likes even first characters; every score differs from zero."""
+
+    def score_batch(self, pairs):
+        return [reward_pb2.Score(score=0.25 + (ord(text[:1] or "a") % 8) / 16, format=len(text)) for _, text in pairs]
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_llama: Path, tmp_path_factory):
+    """A GRPOTrainer after its steps, and the sampler it asked."""
+    config = GrpoConfig(
+        prepare=Path("prepare.yaml"),
+        lora=LoraSettings(rank=2, alpha=4, targets=["q_proj", "v_proj"]),
+        ray=RaySettings(),
+        steps=2,
+        queries=2,
+        generations=GENERATIONS,
+        rows_per_forward=4,
+        learning_rate=0.05,
+        max_completion=16,
+        save_steps=100,
+    )
+
+    folder = tmp_path_factory.mktemp("grpo")
+    sampler = LocalSampler()
+    rows = [Row(query, "short", prompt_text(query, "<|im_start|>"), "hyde: x\n<|im_end|>") for query in QUERIES]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row._asdict()) + "\n" for row in rows))
+    trainer = build_trainer(config, folder, tiny_llama, folder, sampler, LengthReward())
+    trainer.args.save_strategy = "no"
+    trainer.train()
+    return trainer, sampler
+
+
+def test_trl_sends_each_prompt_generations_times_in_a_row_and_the_service_gets_it_once(trained):
+    _, sampler = trained
+    for prompts, count, _ in sampler.asked:
+        assert count == GENERATIONS
+        assert len(set(prompts)) == len(prompts) == 2
+
+
+def test_every_step_is_sampled_from_its_own_policy(trained):
+    _, sampler = trained
+    assert sampler.loaded == ["policy-000000", "policy-000001"]
+    assert [policy for _, _, policy in sampler.asked] == sampler.loaded
+
+
+def test_prompts_are_tokenized_as_qmd_sends_them(trained, tiny_llama):
+    trainer, _ = trained
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    rollout = trainer.rollout_func([prompt_text("tea storage", "<|im_start|>")] * GENERATIONS, trainer)
+    start = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    assert all(ids[:2] == [start, start] and ids[2] != start for ids in rollout["prompt_ids"])
+
+
+def test_the_correction_for_the_sampler_is_applied_and_near_one_for_the_same_weights(trained):
+    trainer, _ = trained
+    steps = [entry for entry in trainer.state.log_history if "sampling/importance_sampling_ratio/mean" in entry]
+    assert len(steps) == 2
+    for entry in steps:
+        assert entry["sampling/sampling_logp_difference/mean"] < 0.05
+        assert entry["sampling/importance_sampling_ratio/mean"] == pytest.approx(1, abs=0.02)
+
+
+def test_reward_and_its_parts_are_logged_with_spread(trained):
+    trainer, _ = trained
+    entry = trainer.state.log_history[0]
+    for name in ("reward", "kl", "frac_reward_zero_std", "rewards/rubric/mean", "rewards/rubric/std"):
+        assert math.isfinite(entry[name])
+    assert entry["reward/format/mean"] > 0
+    assert {"reward/format/std", "reward/format/groups_without_spread"} <= entry.keys()
+
+
+def test_the_policy_that_is_brought_in_is_base_plus_adapter(trained, tmp_path):
+    from trainer.rollouts import write_policy
+
+    trainer, _ = trained
+    prompt = torch.tensor([[1, 1, 50, 60, 70]])
+    write_policy(trainer, trainer.processing_class, tmp_path / "policy")
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "policy", dtype=torch.float32)
+    trainer.model.eval()
+    with torch.no_grad():
+        mine, theirs = trainer.model(input_ids=prompt).logits, saved(input_ids=prompt).logits
+        with trainer.model.disable_adapter():
+            base = trainer.model(input_ids=prompt).logits
+    assert (mine - theirs).abs().max() < 0.25 * (mine - base).abs().max()
+
+
+def test_a_reward_service_that_is_away_raises(free_port):
+    client = RewardClient(f"127.0.0.1:{free_port()}", deadline=2)
+    with pytest.raises(ServiceError, match="reward service"):
+        rubric_reward(client, 2)(query=["tea"] * 2, answer=["lex: tea\n"] * 2, log_metric=lambda *_: None)
+
+
+def test_groups_whose_values_are_all_the_same_are_counted():
+    assert spread([1.0, 1.0, 0.0, 2.0], 2) == {
+        "mean": 1.0,
+        "std": pytest.approx(0.7071, abs=1e-4),
+        "groups_without_spread": 0.5,
+    }
