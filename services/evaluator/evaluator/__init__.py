@@ -1,0 +1,1 @@
+"""EvaluationService: generate, measure, compare, decide."""
