@@ -1,0 +1,1 @@
+"""PublishingService: GGUF, parity, model card, atomic push."""

@@ -1,0 +1,84 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from publisher.card import Published, completion_request, modelfile, texts
+from publisher.gguf import GgufFile
+from publisher.registry import Publication
+from qmd_schema.contract import GRAMMAR, QMD_DECODE, prompt_text
+from support.publishing import passing_verdict, publisher_config
+
+BOS = "<|im_start|>"
+REVISION = "ab" * 20
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Published:
+    config = publisher_config(tmp_path)
+    names = {q: f"{config.name}-{REVISION[:8]}-{q}.gguf" for q in config.quantisations}
+    publication = Publication(
+        repository=config.repository,
+        revision=REVISION,
+        parent=None,
+        created="2026-01-01T00:00:00+00:00",
+        repositories=[config.repository],
+        gguf=names,
+        default_quantisation="Q8_0",
+        verdict_id="verdict-1",
+        provenance={"model": "a" * 64},
+    )
+    files = [GgufFile(q, name, 145_000_000, {"Q8_0": 211, "F32": 61}, "lex: old photos\n") for q, name in names.items()]
+    return Published(config, publication, passing_verdict("a" * 64), files, BOS, ["sft", "grpo"], ["train.jsonl"])
+
+
+def test_the_model_cards_metadata_is_read_by_the_hubs_own_library(published: Published) -> None:
+    data = ModelCard(texts(published)["qmd-query-expansion-1M/README.md"]).data
+    assert (data.license, data.base_model, data.pipeline_tag) == ("apache-2.0", "acme/tiny", "text-generation")
+    results = {result.metric_type: result.metric_value for result in data.eval_results or []}
+    assert results == {"ndcg@10": 0.7, "rubric": 0.86, "gain in nDCG@10, over reference": 0.031}
+
+
+@pytest.mark.parametrize("name", ["-gguf", "-sft", "-grpo"])
+def test_companion_cards_name_what_they_come_from(published: Published, name: str) -> None:
+    base = {"-gguf": "acme/qmd-query-expansion-1M", "-sft": "acme/tiny", "-grpo": "acme/qmd-query-expansion-1M-sft"}
+    assert ModelCard(texts(published)[f"qmd-query-expansion-1M{name}/README.md"]).data.base_model == base[name]
+
+
+def test_the_model_card_shows_what_the_verdict_found(published: Published) -> None:
+    card = texts(published)["qmd-query-expansion-1M/README.md"]
+    assert "| over reference | 0.031 | 0.012 | 0.05 | 80 |" in card
+    assert "| ndcg@10 | 0.7 | 0.669 |  |" in card
+    assert r"| fallback \| notes | 0.01 | 0.02 | yes | yes |" in card
+    assert "- gain over reference 0.031, at least 0.012 with 95 % confidence" in card
+    assert "It is a fine-tuned tiny model by Acme." in card
+    assert f"| model | `{'a' * 64}` |" in card
+
+
+def test_every_table_has_as_many_cells_in_each_row(published: Published) -> None:
+    for name, text in texts(published).items():
+        for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+            cells = {len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}
+            assert len(cells) == 1, (name, table)
+
+
+def test_the_cards_point_qmd_at_the_default_file(published: Published) -> None:
+    wanted = f"  generate: /absolute/path/to/qmd-query-expansion-1M-{REVISION[:8]}-Q8_0.gguf\n"
+    assert all(wanted in texts(published)[f"qmd-query-expansion-1M{name}/README.md"] for name in ("", "-gguf"))
+
+
+@pytest.mark.parametrize("bos_token", [BOS, "<|endoftext|>", None])
+def test_ollama_is_given_qmds_prompt_and_sampling(bos_token: str | None) -> None:
+    text = modelfile("tiny.gguf", bos_token)
+    template = text.split('"""')[1]
+    assert template.replace("{{ .Prompt }}", "tea") == prompt_text("tea", bos_token)
+    assert f"PARAMETER presence_penalty {QMD_DECODE.presence_penalty}\n" in text
+    assert "PARAMETER stop <|im_end|>\n" in text
+
+
+def test_llama_cpp_is_given_qmds_prompt_and_grammar() -> None:
+    request = json.loads(completion_request("tea", BOS))
+    assert (request["prompt"], request["grammar"]) == (prompt_text("tea", BOS), GRAMMAR)
+    assert request["n_predict"] == QMD_DECODE.max_tokens
