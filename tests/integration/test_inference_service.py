@@ -1,0 +1,251 @@
+"""One real vLLM on a small random model; the tests run in their order, and the last one kills it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+import yaml
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from inference_service.sampling import penalty_window, subtract_presence_penalty
+from qmd_rpc.channel import ServiceError
+from qmd_rpc.inference import Completion, InferenceClient, PolicyMismatch
+from qmd_schema.contract import QMD_DECODE, Decode, prompt_text
+from qmd_schema.expansion import KINDS
+from support.processes import all_ended, command_line, descendants, wait_until
+
+PLAIN = Decode(temperature=1.0, top_k=0, top_p=1.0, presence_penalty=0.0)
+PROMPTS = [prompt_text(query, "<|im_start|>") for query in ("docker compose volumes", "rust async traits", "tea")]
+# In nats, mean over tokens: bfloat16 keeps 8 bits, in vLLM and in transformers, which round at different places.
+TOLERANCE = 0.06
+
+
+@dataclass
+class Service:
+    process: subprocess.Popen[str]
+    address: str
+    config: Path
+    model: Path
+
+
+def save_model(folder: Path, like: Path, seed: int, **changes: int) -> Path:
+    """A random Llama whose answers are not all alike."""
+    config = AutoConfig.from_pretrained(like, initializer_range=0.25, **changes)
+    torch.manual_seed(seed)
+    AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(like).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def versions(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Four models of one architecture."""
+    folder = tmp_path_factory.mktemp("versions")
+    return [save_model(folder / f"version-{seed}", tiny_llama, seed) for seed in range(4)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(versions: list[Path]) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(versions[0])
+
+
+def command(config: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "inference_service", "--config", str(config), *arguments]
+
+
+@pytest.fixture(scope="module")
+def service(root: Path, versions: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = tmp_path_factory.mktemp("service")
+    values = yaml.safe_load((root / "configs/cpu/inference.yaml").read_text())
+    config = folder / "inference.yaml"
+    config.write_text(yaml.safe_dump(values | {"port": port, "max_sequences": 32, "kv_cache_gib": 0.25}))
+    arguments = ["--model", str(versions[0]), "--log", str(folder / "vllm.log")]
+    process = subprocess.Popen(command(config, *arguments), stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert "ready" in process.stdout.readline(), (folder / "vllm.log").read_text()[-3000:]
+        yield Service(process, f"127.0.0.1:{port}", config, versions[0])
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[InferenceClient]:
+    with InferenceClient(service.address, deadline=120) as connected:
+        yield connected
+
+
+def logits_of(model: Path, prompt: str, answer: list[int], tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
+    """transformers' logits at each token of the answer, [tokens, vocabulary]."""
+    prompt_ids = tokenizer.encode(prompt, add_special_tokens=False)
+    with torch.no_grad():
+        logits = AutoModelForCausalLM.from_pretrained(model)(torch.tensor([prompt_ids + answer])).logits[0].float()
+    return logits[len(prompt_ids) - 1 : -1]
+
+
+def error_of_logprobs(model: Path, answers: list[list[Completion]], tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
+    """How far the answers' log-probabilities are from those of a model, for every token."""
+    errors = []
+    for prompt, samples in zip(PROMPTS, answers, strict=True):
+        for sample in samples:
+            expected = logits_of(model, prompt, sample.token_ids, tokenizer).log_softmax(-1)
+            own = expected.gather(1, torch.tensor(sample.token_ids)[:, None]).squeeze(1)
+            errors.append((own - torch.tensor(sample.logprobs)).abs())
+    return torch.cat(errors).mean().item()
+
+
+def test_every_prompt_gets_its_samples_in_order(client: InferenceClient, tokenizer: PreTrainedTokenizerBase) -> None:
+    finished: list[int] = []
+    answers = client.generate(PROMPTS, n=4, max_tokens=12, seed=0, on_done=finished.append)
+    assert [len(samples) for samples in answers] == [4, 4, 4]
+    assert finished == [1, 2, 3]
+    for sample in (sample for samples in answers for sample in samples):
+        assert sample.finish_reason == "length" and len(sample.token_ids) == 12 and sample.logprobs is None
+        # vLLM holds the bytes of a character that is not whole yet back.
+        assert sample.text == tokenizer.decode(sample.token_ids, skip_special_tokens=True).rstrip("\ufffd")
+
+
+def test_a_seed_gives_the_same_answer_again_and_each_sample_its_own(client: InferenceClient) -> None:
+    # One answer at a time, since bfloat16 rounds differently in batches of another size.
+    alone = [client.generate([PROMPTS[0]], max_tokens=12, seed=seed)[0][0].text for seed in (7, 7, 8)]
+    assert alone[0] == alone[1] != alone[2]
+    together = client.generate([PROMPTS[0]] * 2, n=3, max_tokens=12, seed=7)
+    assert len({sample.text for samples in together for sample in samples}) == 6
+
+
+def test_the_grammar_holds(client: InferenceClient) -> None:
+    heads = tuple(f"{kind}: " for kind in KINDS)
+    for samples in client.generate(PROMPTS, n=8, max_tokens=40):
+        for sample in samples:
+            *whole, last = sample.text.split("\n")
+            assert all(line.startswith(heads) and line.partition(": ")[2] for line in whole)
+            assert last.startswith(heads) or any(head.startswith(last) for head in heads)
+
+
+def test_tokens_come_as_often_as_qmd_draws_them(
+    client: InferenceClient, service: Service, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    decode = Decode(temperature=0.7, top_k=8, top_p=0.8, presence_penalty=3.0)
+    (samples,) = client.generate([PROMPTS[0]], n=2000, decode=decode, grammar=False, max_tokens=2, seed=1)
+    ((first, _),) = Counter(sample.token_ids[0] for sample in samples).most_common(1)
+    seconds = [sample.token_ids[1] for sample in samples if sample.token_ids[0] == first]
+    logits = logits_of(service.model, PROMPTS[0], [first, first], tokenizer)[1:]
+    subtract_presence_penalty(logits, [penalty_window([first], decode, newline=198)], decode.presence_penalty)
+    values, tokens = logits[0].topk(decode.top_k)
+    probabilities = values.softmax(-1)
+    kept = probabilities.cumsum(-1) - probabilities < decode.top_p
+    expected = (values[kept] / decode.temperature).softmax(-1)
+    drawn = torch.tensor([seconds.count(token) / len(seconds) for token in tokens[kept].tolist()])
+    assert set(seconds) <= set(tokens.tolist())
+    assert (drawn - expected).abs().sum() / 2 < 0.1
+
+
+def test_the_model_it_started_with_answers_as_base(
+    client: InferenceClient, service: Service, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    assert client.policy() == "base"
+    answers = client.generate(PROMPTS, n=2, decode=PLAIN, max_tokens=8, logprobs=True, policy="base")
+    assert error_of_logprobs(service.model, answers, tokenizer) < TOLERANCE
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_loaded_version_answers_with_the_trainers_logprobs(
+    client: InferenceClient, versions: list[Path], tokenizer: PreTrainedTokenizerBase, version: int
+) -> None:
+    client.load_policy(f"policy-{version}", versions[version])
+    assert client.policy() == f"policy-{version}"
+    for decode, grammar in ((PLAIN, False), (QMD_DECODE, True)):
+        answers = client.generate(
+            PROMPTS, n=2, decode=decode, grammar=grammar, max_tokens=8, logprobs=True, policy=f"policy-{version}"
+        )
+        assert error_of_logprobs(versions[version], answers, tokenizer) < TOLERANCE
+        assert error_of_logprobs(versions[version - 1], answers, tokenizer) > 1
+
+
+def test_a_version_that_is_not_loaded_is_refused(client: InferenceClient) -> None:
+    with pytest.raises(PolicyMismatch, match="the loaded policy is policy-3, wanted is policy-2"):
+        client.generate(PROMPTS, policy="policy-2")
+
+
+def test_weights_that_do_not_fit_are_refused_and_the_old_policy_stays(
+    client: InferenceClient, tiny_llama: Path, tmp_path: Path
+) -> None:
+    wider = save_model(tmp_path / "wider", tiny_llama, seed=4, num_key_value_heads=2)
+    with pytest.raises(ServiceError, match=r"model\.layers\.0\.self_attn\.k_proj\.weight is 64×64, .* is 32×64"):
+        client.load_policy("policy-4", wider)
+    with pytest.raises(ServiceError, match="cannot be read"):
+        client.load_policy("policy-4", tmp_path)
+    assert client.policy() == "policy-3"
+    client.generate(PROMPTS, max_tokens=2, policy="policy-3")
+
+
+def test_a_version_is_not_switched_inside_an_answer(
+    service: Service, client: InferenceClient, versions: list[Path], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    with ThreadPoolExecutor() as threads:
+        under_way = threads.submit(
+            client.generate, PROMPTS, n=8, decode=PLAIN, grammar=False, max_tokens=900, logprobs=True
+        )
+        wait_until(lambda: under_way.done() or running_requests(service) > 0, 60)
+        assert not under_way.done()
+        client.load_policy("policy-4", versions[1])
+        assert client.policy() == "policy-4"
+        assert error_of_logprobs(versions[3], under_way.result(), tokenizer) < TOLERANCE
+
+
+def test_a_broken_engine_is_started_again_and_waited_for(
+    client: InferenceClient, service: Service, versions: list[Path]
+) -> None:
+    (worker,) = (process for process in descendants(service.process.pid) if "VLLM::Worker" in command_line(process))
+    os.kill(worker, signal.SIGKILL)
+    with pytest.raises(PolicyMismatch, match="the loaded policy is base"):
+        client.generate(PROMPTS, max_tokens=2, policy="policy-4")
+    client.load_policy("policy-4", versions[1])
+    client.generate(PROMPTS, max_tokens=2, policy="policy-4")
+
+
+def test_a_second_service_on_the_same_port_is_refused(service: Service) -> None:
+    second = subprocess.run(
+        command(service.config, "--model", str(service.model)), capture_output=True, text=True, timeout=60
+    )
+    assert second.returncode == 2
+    assert second.stderr.startswith(f"port {service.address.split(':')[1]} on 127.0.0.1 is in use")
+
+
+def test_a_server_that_is_not_ready_in_time_is_ended(
+    service: Service, tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    config = tmp_path / "inference.yaml"
+    config.write_text(service.config.read_text() + "ready_seconds: 4\n")
+    port = free_port()
+    arguments = ["--model", str(service.model), "--port", str(port), "--log", str(tmp_path / "vllm.log")]
+    started = subprocess.run(command(config, *arguments), capture_output=True, text=True, timeout=60)
+    assert started.returncode == 1
+    assert f"127.0.0.1:{port} did not become ready within 4 s; last line: " in started.stderr
+
+
+def test_nothing_outlives_a_service_that_was_killed(service: Service) -> None:
+    family = descendants(service.process.pid)
+    assert len(family) >= 4
+    service.process.send_signal(signal.SIGKILL)
+    service.process.wait()
+    all_ended(family)
+
+
+def running_requests(service: Service) -> float:
+    lines = httpx.get(f"http://{service.address}/metrics", trust_env=False).text.splitlines()
+    return float(next(line for line in lines if line.startswith("vllm:num_requests_running")).split()[-1])
