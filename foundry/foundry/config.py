@@ -75,13 +75,20 @@ def load_profile(name: str) -> Profile:
     """Reads every config of a profile. Raises ConfigError for the first file that is wrong."""
     folder = profile_folder(name).resolve()
     load_config(folder / "sft.yaml", SftConfig)
-    load_config(folder / "grpo.yaml", GrpoConfig)
+    grpo = load_config(folder / "grpo.yaml", GrpoConfig)
+    reward = load_config(folder / "reward.yaml", RewardServiceConfig)
+    searched = {collection.path.resolve() for collection in reward.collections}
+    if unsearched := [str(path) for path in grpo.collections if path.resolve() not in searched]:
+        raise ConfigError(
+            f"{folder / 'grpo.yaml'}: collections: the reward service does not search {', '.join(unsearched)}. "
+            f"Name them in {folder / 'reward.yaml'} under `collections` as well, each with its `path`."
+        )
     return Profile(
         name=name,
         folder=folder,
         pipeline=load_config(folder / "pipeline.yaml", PipelineConfig),
         prepare=load_config(folder / "prepare.yaml", PrepareConfig),
-        reward=load_config(folder / "reward.yaml", RewardServiceConfig),
+        reward=reward,
         inference=load_config(folder / "inference.yaml", InferenceServiceConfig),
         evaluator=load_config(folder / "evaluator.yaml", EvaluatorConfig),
         publisher=load_config(folder / "publisher.yaml", PublisherConfig),

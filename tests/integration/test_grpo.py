@@ -120,7 +120,7 @@ def test_grpo_trains_on_rollouts_of_the_current_policy(start, services, tmp_path
     for _, metrics in course:
         assert metrics["sampling/sampling_logp_difference/mean"] < 0.1
         assert metrics["sampling/importance_sampling_ratio/mean"] == pytest.approx(1, abs=0.05)
-        assert {"kl", "frac_reward_zero_std", "rewards/rubric/std", "reward/format/groups_without_spread"} <= set(
+        assert {"kl", "frac_reward_zero_std", "rewards/reward/std", "reward/format/groups_without_spread"} <= set(
             metrics
         )
     with InferenceClient(services["inference"]) as client:

@@ -1,4 +1,4 @@
-"""The reward that training by reinforcement uses: rubric, retrieval gain and length in one number."""
+"""The reward that training by reinforcement uses: rubric, retrieval gain, contract and length in one number."""
 
 from typing import NamedTuple, Self
 
@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from qmd_schema.config import StrictModel
 from qmd_schema.contract import serve
-from qmd_schema.expansion import parse
+from qmd_schema.expansion import keeps_rules, parse
 
 
 class CompositeConfig(StrictModel):
@@ -22,6 +22,12 @@ class CompositeConfig(StrictModel):
         le=1,
         description="Gain in nDCG@10 that earns all of `retrieval`; its negative earns nothing, no gain half of it. "
         "Queries differ widely in what can be gained; beyond this a group's few lucky ones would drown the others.",
+    )
+    contract: float = Field(
+        0.3,
+        ge=0,
+        description="Cost of an answer that breaks a rule of an expansion: hyde first, 1 to 3 lex and vec lines, no "
+        "line twice, ended by itself. The rubric hardly minds these, and the gate lets almost none pass.",
     )
     length: float = Field(
         0.1, ge=0, description="Cost of an answer of `long_characters`: QMD waits for every token before it searches."
@@ -46,6 +52,8 @@ class CompositeReward(NamedTuple):
     reward: float
     rubric: float
     retrieval: float
+    contract: float
+    """0 or below."""
     length: float
     """0 or below."""
 
@@ -58,12 +66,13 @@ def composite(config: CompositeConfig, query: str, expansion: str, score: float,
     """
     share = searched_share(query, expansion)
     if not share:
-        return CompositeReward(0.0, 0.0, 0.0, 0.0)
+        return CompositeReward(0.0, 0.0, 0.0, 0.0, 0.0)
     rubric = config.rubric * score * share
     relative = min(1.0, max(-1.0, gain / config.gain_scale))
     retrieval = config.retrieval * (1 + relative) / 2
+    contract = 0.0 if keeps_rules(query, expansion) else -config.contract
     length = -config.length * length_cost(config, expansion)
-    return CompositeReward(max(0.0, rubric + retrieval + length), rubric, retrieval, length)
+    return CompositeReward(max(0.0, rubric + retrieval + contract + length), rubric, retrieval, contract, length)
 
 
 def searched_share(query: str, expansion: str) -> float:

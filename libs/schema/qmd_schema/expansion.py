@@ -107,6 +107,12 @@ def contract_problems(query: str, expansion: Expansion) -> list[str]:
     return problems
 
 
+def keeps_rules(query: str, answer: str) -> bool:
+    """Whether a model's answer can be read without a problem and keeps every rule of `contract_problems`."""
+    parsed = parse(answer)
+    return not parsed.problems and not contract_problems(query, parsed.expansion)
+
+
 def render(query: str, expansion: Expansion) -> str:
     """The text a model is trained to write: hyde, then lex, then vec, each line ended by a newline.
 

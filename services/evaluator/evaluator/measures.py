@@ -17,7 +17,7 @@ from evaluator.store import Answer
 from qmd_reward.features import read_query
 from qmd_reward.rubric import score
 from qmd_schema.contract import ServedExpansion, serve
-from qmd_schema.expansion import contract_problems, parse, split_only
+from qmd_schema.expansion import keeps_rules, parse, split_only
 from qmd_search.metrics import METRICS
 
 Values = dict[str, dict[str, list[float]]]
@@ -80,9 +80,7 @@ def measure_none(eval_set: EvalSet, retrieval: Retrieval) -> dict[str, dict[str,
 
 def is_valid(query: str, answer: Answer) -> bool:
     """Whether an output written without grammar ends by itself and keeps every rule of an expansion."""
-    parsed = parse(answer.text)
-    broken = parsed.problems or contract_problems(query, parsed.expansion)
-    return answer.ended and not answer.leaked and not broken
+    return answer.ended and not answer.leaked and keeps_rules(query, answer.text)
 
 
 def entities_dropped(query: str, lines: Lines) -> float | None:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from qmd_reward.composite import CompositeConfig
 from qmd_schema.config import StrictModel
 
 UNTRAINABLE_MODULES = ("lm_head", "embed_tokens")
@@ -133,10 +134,15 @@ class GrpoConfig(StrictModel):
 
     prepare: Path = Field(description="Config that data is prepared with when no folder of prepared data is given.")
     collections: list[Path] = Field(
-        [], description="BEIR folders, such as `foundry data synth` writes, whose queries are trained on as well."
+        [],
+        description="BEIR folders, such as `foundry data synth` writes, whose queries are trained on as well. The "
+        "reward service has to name them too: it searches them.",
     )
     inference: str = Field("127.0.0.1:8011", description="Address of the inference service that writes completions.")
     reward: str = Field("127.0.0.1:8010", description="Address of the reward service that scores them.")
+    reward_weights: CompositeConfig = Field(
+        CompositeConfig(), description="How rubric, retrieval gain, contract and length make one reward."
+    )
     lora: LoraSettings
     ray: RaySettings
     steps: int = Field(ge=1, description="Optimizer steps; each has fresh completions of the current policy.")

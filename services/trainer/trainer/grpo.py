@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from qmd_rpc.inference import InferenceClient
 from qmd_rpc.reward import RewardClient
 from qmd_schema.artifacts import read_manifest, sha256_file, sha256_folder, write_manifest
+from qmd_schema.errors import UserError
 from trainer.base_models import resolve_model
 from trainer.config import GrpoConfig
 from trainer.grpo_queries import load_training_queries
@@ -39,7 +40,8 @@ def run_grpo(config: GrpoConfig, data: Path, model: str, output: Path) -> None:
     inputs = {"model": sha256_folder(folder), "train": sha256_file(data / "train.jsonl")} | {
         str(collection): sha256_file(collection / "queries.jsonl") for collection in config.collections
     }
-    with _services(config):
+    with _services(config) as (_, reward):
+        check_collections(config, [collection.name for collection in reward.collections()])
         claim(output, config, inputs)
     arguments = {"config": config, "data": data.resolve(), "model": folder}
     train_on_ray(grpo_loop, arguments, config.ray, output.resolve())
@@ -59,6 +61,16 @@ def grpo_loop(config: GrpoConfig, data: Path, model: Path, folder: Path) -> None
     """One worker's part. model: merged SFT folder; folder: the stage's, which all workers share."""
     with _services(config) as (inference, reward):
         fit(build_trainer(config, data, model, folder, inference, reward), folder)
+
+
+def check_collections(config: GrpoConfig, loaded: Collection[str]) -> None:
+    """Raises UserError for a collection to train on that the reward service does not search."""
+    missing = [str(folder) for folder in config.collections if folder.resolve().name not in loaded]
+    if missing:
+        raise UserError(
+            f"reward service at {config.reward}: does not search {', '.join(missing)}, which GRPO is to train on. "
+            "Name them under `collections` in the service's config as well, and start it again."
+        )
 
 
 @contextmanager
@@ -84,7 +96,7 @@ def build_trainer(config: GrpoConfig, data: Path, model: Path, folder: Path, inf
 
     from trainer.checkpoints import RunCallback, scratch_folder
     from trainer.likelihood import share_prompts
-    from trainer.rollouts import ROLLOUT_DECODE, PolicySampler, rubric_reward
+    from trainer.rollouts import ROLLOUT_DECODE, PolicySampler, composite_reward
 
     on_cpu = not config.ray.gpu
     completions = config.queries * config.generations
@@ -95,7 +107,7 @@ def build_trainer(config: GrpoConfig, data: Path, model: Path, folder: Path, inf
         model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation=attention(on_cpu)),
         processing_class=tokenizer,
         train_dataset=Dataset.from_list([query._asdict() for query in load_training_queries(config, data, model)]),
-        reward_funcs=[rubric_reward(reward, config.generations)],
+        reward_funcs=[composite_reward(reward, config)],
         rollout_func=sampler.rollout,
         peft_config=lora_config(config.lora),
         callbacks=[RunCallback("grpo", folder)],

@@ -17,6 +17,8 @@ class TrainingQuery(NamedTuple):
 
     prompt: str
     query: str
+    collection: str | None = None
+    """The judged collection it is asked of; None where nothing is known of what it should find."""
 
 
 def load_training_queries(config: GrpoConfig, data: Path, model: Path) -> list[TrainingQuery]:
@@ -27,7 +29,10 @@ def load_training_queries(config: GrpoConfig, data: Path, model: Path) -> list[T
     queries = [TrainingQuery(row.prompt, row.query) for row in load_rows(data, "train")]
     bos = bos_token(model)
     for folder in config.collections:
-        queries += [TrainingQuery(prompt_text(query, bos), query) for query in load_collection(folder).queries.values()]
+        collection = load_collection(folder)
+        queries += [
+            TrainingQuery(prompt_text(query, bos), query, collection.name) for query in collection.queries.values()
+        ]
     if config.collections:
         _check_leaks(config, [query.query for query in queries])
     return queries

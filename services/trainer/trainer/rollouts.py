@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from qmd_reward.composite import CompositeReward, composite
 from qmd_rpc.inference import Completion, InferenceClient
 from qmd_rpc.reward import RewardClient
 from qmd_schema.contract import Decode
@@ -85,17 +86,46 @@ class PolicySampler:
         return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
-def rubric_reward(client: RewardClient, generations: int) -> Callable[..., list[float]]:
-    """A TRL reward function: the rubric's score, 0 to 1, with its parts logged."""
+def composite_reward(client: RewardClient, config: GrpoConfig) -> Callable[..., list[float]]:
+    """A TRL reward function: rubric, retrieval gain, contract and length in one number, with its terms logged."""
 
-    def rubric(query: list[str], answer: list[str], log_metric: Callable[[str, float], None], **_: Any) -> list[float]:
-        scores = client.score_batch(list(zip(query, answer, strict=True)))
-        for part in REWARD_PARTS:
-            for name, value in spread([float(getattr(score, part)) for score in scores], generations).items():
+    def reward(
+        query: list[str],
+        answer: list[str],
+        collection: list[str | None],
+        log_metric: Callable[[str, float], None],
+        **_: Any,
+    ) -> list[float]:
+        pairs = list(zip(query, answer, strict=True))
+        scores = client.score_batch(pairs)
+        gains = retrieval_gains(client, pairs, collection)
+        rewards = [
+            composite(config.reward_weights, *pair, score.score, gain or 0.0)
+            for pair, score, gain in zip(pairs, scores, gains, strict=True)
+        ]
+        parts = {part: [float(getattr(score, part)) for score in scores] for part in REWARD_PARTS}
+        parts |= {term: [getattr(reward, term) for reward in rewards] for term in CompositeReward._fields[1:]}
+        if judged := [gain for gain in gains if gain is not None]:
+            parts["gain"] = judged
+        for part, values in parts.items():
+            for name, value in spread(values, config.generations).items():
                 log_metric(f"reward/{part}/{name}", value)
-        return [score.score for score in scores]
+        return [reward.reward for reward in rewards]
 
-    return rubric
+    return reward
+
+
+def retrieval_gains(
+    client: RewardClient, pairs: Sequence[tuple[str, str]], collections: Sequence[str | None]
+) -> list[float | None]:
+    """What each (query, answer) gains in the search of its collection; None for a query of no collection."""
+    gains: list[float | None] = [None] * len(pairs)
+    for name in {name for name in collections if name is not None}:
+        places = [place for place, other in enumerate(collections) if other == name]
+        found = client.score_retrievals([pairs[place] for place in places], name)
+        for place, score in zip(places, found, strict=True):
+            gains[place] = score.gain
+    return gains
 
 
 def spread(values: Sequence[float], generations: int) -> dict[str, float]:

