@@ -25,6 +25,9 @@ if [[ "$profile" == cpu ]]; then
         index=(--extra-index-url https://download.pytorch.org/whl/cpu)
     fi
 fi
+# llama.cpp built for this very processor may use instructions that a container, or the next machine that takes the
+# wheel from pip's cache, does not have: AMX faults where the sandbox does not pass it on. AVX2 runs everywhere.
+export CMAKE_ARGS=${CMAKE_ARGS:--DGGML_NATIVE=OFF}
 echo "setup: installing the locked packages ($profile); llama-cpp-python is built from source, which takes minutes"
 "${pip[@]}" install -qq --no-deps --require-hashes "${index[@]}" -r "requirements/$profile.lock"
 # The converter carries llama.cpp's own gguf package, newer than the one on its own that transformers asks for.
