@@ -35,6 +35,8 @@ class Measured:
     latencies: Sequence[float] | None
     """Seconds an expansion, asked one at a time; None where it was not measured."""
     weight_bytes: int
+    memory_bytes: int
+    """Of weights and a whole context's keys and values."""
 
 
 def measure_model(
@@ -69,7 +71,8 @@ def measure_model(
     if free and sum(map(len, free.values())) != expected:
         raise IncompleteError(f"{sum(map(len, free.values()))} of {expected} outputs without grammar are there.")
     by_query = {name: {query: fmean(v) for query, v in queries.items()} for name, queries in values.items()}
-    return Measured(by_query, dict(free) or None, latencies, model.weight_bytes)
+    memory = model.weight_bytes + model.cache_bytes
+    return Measured(by_query, dict(free) or None, latencies, model.weight_bytes, memory)
 
 
 def measure_none(eval_set: EvalSet, retrieval: Retrieval) -> dict[str, dict[str, float]]:
@@ -141,7 +144,7 @@ def model_figures(measured: Measured, slices: Mapping[str, str], confidence: flo
     if measured.latencies is not None:
         p50, p95 = np.quantile(measured.latencies, (0.5, 0.95))
         figures |= {"latency_p50": float(p50), "latency_p95": float(p95)}
-    return figures | {"weight_bytes": float(measured.weight_bytes)}
+    return figures | {"weight_bytes": float(measured.weight_bytes), "memory_bytes": float(measured.memory_bytes)}
 
 
 def by_source(by_query: ByQuery) -> dict[str, ByQuery]:

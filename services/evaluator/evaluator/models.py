@@ -7,7 +7,7 @@ from typing import Literal
 
 from evaluator.gguf_metadata import read_metadata
 from qmd_schema.artifacts import sha256_file, sha256_folder
-from qmd_schema.contract import bos_token
+from qmd_schema.contract import QMD_DECODE, bos_token
 from qmd_schema.errors import ArtifactError
 
 GGUF_SUFFIX = ".gguf"
@@ -25,6 +25,8 @@ class Model:
     special_ids: frozenset[int]
     """Tokens that belong to the template and never into an answer."""
     weight_bytes: int
+    cache_bytes: int
+    """Keys and values of QMD's whole context in 16 bits: with the weights, the memory that a user's machine gives."""
 
     @property
     def version(self) -> str:
@@ -50,7 +52,14 @@ def _open_folder(folder: Path) -> Model:
         raise ArtifactError(f"{folder}: no *.safetensors; give a merged model folder with its weights.")
     tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     special = frozenset(token["id"] for token in tokenizer.get("added_tokens", ()) if token["special"])
-    return Model(folder, sha256_folder(folder), bos_token(folder), special, weights)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    try:
+        heads = config["num_attention_heads"]
+        head_size = config.get("head_dim") or config["hidden_size"] // heads
+        cache = _cache_bytes(config["num_hidden_layers"], config.get("num_key_value_heads") or heads, head_size)
+    except LookupError as error:
+        raise ArtifactError(f"{folder}/config.json: has no {error}, as the config of a language model has.") from error
+    return Model(folder, sha256_folder(folder), bos_token(folder), special, weights, cache)
 
 
 def _open_gguf(path: Path) -> Model:
@@ -61,7 +70,16 @@ def _open_gguf(path: Path) -> Model:
         types = metadata["tokenizer.ggml.token_type"]
         bos = metadata.get("tokenizer.ggml.bos_token_id")
         token = None if bos is None else metadata["tokenizer.ggml.tokens"][bos].decode()
+        shape = {key.partition(".")[2]: value for key, value in metadata.items()}
+        heads = shape["attention.head_count"]
+        head_size = shape.get("attention.key_length") or shape["embedding_length"] // heads
+        cache = _cache_bytes(shape["block_count"], shape.get("attention.head_count_kv") or heads, head_size)
     except (ValueError, LookupError) as error:
         raise ArtifactError(f"{path}: not a GGUF file of a model with its tokenizer: {error}.") from error
     special = frozenset(number for number, kind in enumerate(types) if kind == _CONTROL)
-    return Model(path, sha256_file(path), token, special, path.stat().st_size)
+    return Model(path, sha256_file(path), token, special, path.stat().st_size, cache)
+
+
+def _cache_bytes(layers: int, heads: int, head_size: int) -> int:
+    """heads: that keys and values have, which may be fewer than those of the queries."""
+    return 2 * layers * heads * head_size * QMD_DECODE.context_tokens * 2

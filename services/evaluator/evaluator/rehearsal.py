@@ -15,7 +15,7 @@ from evaluator.paired import GateInputs
 from evaluator.planted import Fault, write_answers
 from evaluator.retrieval import Retrieval
 
-_MODEL = Model(Path("/simulated"), "0" * 64, None, frozenset(), weight_bytes=270_000_000)
+_MODEL = Model(Path("/simulated"), "0" * 64, None, frozenset(), weight_bytes=270_000_000, cache_bytes=47_185_920)
 
 
 class Rehearsal:

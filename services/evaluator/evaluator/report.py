@@ -7,13 +7,14 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from evaluator.config import EvaluatorConfig
+from evaluator.config import EvaluatorConfig, GateConfig
 from evaluator.evalset import EvalSet
 from evaluator.gate import OVER_NONE, OVER_REFERENCE, Decision
 from evaluator.measures import Measured
 from evaluator.models import Engine
-from evaluator.paired import RATES, ByQuery
+from evaluator.paired import RATES, ByQuery, differences
 from evaluator.retrieval import Lines, Retrieval
+from evaluator.statistics import estimate
 from evaluator.store import Answer
 from qmd_schema.contract import serve
 from qmd_schema.verdicts import Guard, Interval, SignedVerdict
@@ -66,6 +67,7 @@ def render_report(
         public_key=signed.public_key,
         decision=decision,
         engines={name: side.engine for name, side in sides.items()},
+        parity=engine_parity(sides, decision, config.gate),
         labels={name: side.label for name, side in sides.items()} | {"none": "no expansion"},
         plots=[
             (
@@ -126,6 +128,7 @@ def _tables(figures: Mapping[str, Mapping[str, float]]) -> dict[str, list[tuple[
         retrieval = list(figures["none"])
     quality = {"rubric": "rubric score", "excellent": "rated Excellent", "valid_outputs": "valid without grammar"}
     costs = {"tokens": "tokens, mean", "latency_p50": "seconds, median", "latency_p95": "seconds, 95th percentile"}
+    sizes = {"weight_bytes": "bytes of weights", "memory_bytes": "bytes of memory, with a whole context"}
     sides = ("candidate", "reference", "none")
 
     def rows(names: Mapping[str, str], form: str) -> list[tuple[str, list[str]]]:
@@ -137,8 +140,25 @@ def _tables(figures: Mapping[str, Mapping[str, float]]) -> dict[str, list[tuple[
     return {
         "Retrieval": rows({name: name for name in retrieval}, "{:.3f}"),
         "Expansions": rows(quality | RATES, "{:.1%}"),
-        "Cost of an expansion": [*rows(costs, "{:,.2f}"), *rows({"weight_bytes": "bytes of weights"}, "{:,.0f}")],
+        "Cost of an expansion": [*rows(costs, "{:,.2f}"), *rows(sizes, "{:,.0f}")],
     }
+
+
+def engine_parity(sides: Mapping[str, Side], decision: Decision, config: GateConfig) -> list[dict[str, Any]]:
+    """How far two engines are apart, beside the margin a guard would allow; empty where one engine ran both sides."""
+    candidate, reference = sides["candidate"], sides["reference"]
+    if candidate.engine == reference.engine:
+        return []
+    changes = differences("rubric", candidate.measured.by_query["rubric"], reference.measured.by_query["rubric"])
+    rubric = estimate([changes], config.confidence, config.resamples, config.seed)
+    rows = (
+        ("nDCG@10", decision.gains[OVER_REFERENCE], config.collection_margin),
+        ("rubric score", rubric, config.rubric_margin),
+    )
+    return [
+        {"name": name, "change": change, "margin": margin, "agree": -margin <= change.lower <= change.upper <= margin}
+        for name, change, margin in rows
+    ]
 
 
 def _slices(sides: Mapping[str, Side], eval_set: EvalSet) -> list[dict[str, Any]]:

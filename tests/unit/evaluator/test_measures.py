@@ -21,7 +21,7 @@ from evaluator.retrieval import Retrieval
 from evaluator.store import Answer
 from qmd_schema.expansion import Line
 
-MODEL = Model(Path("/model"), "0" * 64, None, frozenset(), weight_bytes=1000)
+MODEL = Model(Path("/model"), "0" * 64, None, frozenset(), weight_bytes=1000, cache_bytes=500)
 GOOD = (
     "hyde: Late blight shows as brown spots on the leaves of tomato plants in a wet July.\n"
     "lex: tomato blight\nlex: tomato leaves\n"
@@ -110,7 +110,7 @@ def test_figures_name_collections_and_slices(eval_set, retrieval, tiny_config):
     figures = model_figures(measure(eval_set, retrieval, tiny_config, {}), eval_set.slices, 0.95)
     assert figures["ndcg@10"] == figures["ndcg@10: garden"]
     assert figures["latency_p50"] == 2.0
-    assert figures["weight_bytes"] == 1000
+    assert figures["weight_bytes"] == 1000 and figures["memory_bytes"] == 1500
     assert {"rubric: only", "valid_outputs: short", "excellent: named_entity"} <= figures.keys()
     # Only the two lex-only answers keep the rules: of the others a line is missing.
     assert figures["valid_outputs"] == pytest.approx(1 / 6)

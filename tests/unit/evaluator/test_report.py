@@ -15,7 +15,7 @@ from evaluator.gate import Decision, decide
 from evaluator.measures import by_source, measure_model, measure_none, model_figures, retrieval_figures, side_values
 from evaluator.models import Model
 from evaluator.paired import GateInputs
-from evaluator.report import Side, render_report
+from evaluator.report import Side, engine_parity, render_report
 from evaluator.retrieval import Retrieval
 from evaluator.store import Answer
 from evaluator.verdict import make_verdict
@@ -29,7 +29,7 @@ MISLEADING = (
 
 
 def side(label: str, text: str, eval_set: EvalSet, retrieval: Retrieval, config: EvaluatorConfig) -> Side:
-    model = Model(Path("/models") / label, label[0] * 64, None, frozenset(), 1000)
+    model = Model(Path("/models") / label, label[0] * 64, None, frozenset(), 1000, 500)
     answers = [
         Answer(key, seed, grammar, text, 40, True, False)
         for grammar, keys in ((True, eval_set.texts), (False, eval_set.eval_texts))
@@ -41,7 +41,8 @@ def side(label: str, text: str, eval_set: EvalSet, retrieval: Retrieval, config:
 
 
 class Rendered:
-    def __init__(self, decision: Decision, signed: SignedVerdict, page: str):
+    def __init__(self, sides: dict[str, Side], decision: Decision, signed: SignedVerdict, page: str):
+        self.sides = sides
         self.decision = decision
         self.signed = signed
         self.html = page
@@ -68,7 +69,18 @@ def rendered(eval_set: EvalSet, tiny_config: EvaluatorConfig) -> Rendered:
         verdict = make_verdict("session-1", *models, decision, figures, eval_set.sha256, tiny_config)
         signed = sign(verdict, load_signing_key(tiny_config.signing_key))
         page = render_report(signed, decision, sides, none["ndcg@10"], eval_set, retrieval, tiny_config)
-    return Rendered(decision, signed, page)
+    return Rendered(sides, decision, signed, page)
+
+
+def test_engines_are_compared_where_they_differ(rendered, tiny_config):
+    assert engine_parity(rendered.sides, rendered.decision, tiny_config.gate) == []
+    same = replace(rendered.sides["candidate"], engine="llama.cpp")
+    ndcg, rubric = engine_parity(
+        {"candidate": same} | {"reference": rendered.sides["candidate"]}, rendered.decision, tiny_config.gate
+    )
+    assert rubric["change"].lower == rubric["change"].upper == 0 and rubric["agree"]
+    assert ndcg["change"] == rendered.decision.gains["over reference"]
+    assert ndcg["agree"] == (max(abs(ndcg["change"].lower), abs(ndcg["change"].upper)) <= ndcg["margin"])
 
 
 def test_the_page_leads_with_the_outcome_and_every_reason(rendered):
