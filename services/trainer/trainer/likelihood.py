@@ -48,8 +48,7 @@ def score_answers(
     logits = model.get_output_embeddings()(hidden[:, :-1][scored]).float() / temperature
     log_probs = -torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
     with torch.no_grad():
-        normaliser = logits.logsumexp(-1)
-        entropy = normaliser - torch.einsum("nv,nv->n", (logits - normaliser[:, None]).exp(), logits)
+        entropy = logits.logsumexp(-1) - torch.linalg.vecdot(logits.softmax(-1), logits)
         is_top1 = logits.argmax(-1) == wanted
 
     # Row by row, the scored tokens come in the same order as in the padded batch.

@@ -156,7 +156,7 @@ def write_policy(trainer: Any, tokenizer: Any, folder: Path) -> None:
     with torch.no_grad():
         for name, layer in base.named_modules():
             if isinstance(layer, LoraLayer):
-                weights[f"{name}.weight"] = layer.base_layer.weight + layer.get_delta_weight("default")
+                weights[f"{name}.weight"] = layer.base_layer.weight.float() + layer.get_delta_weight("default")
     base.save_pretrained(folder, state_dict={name: tensor.to(torch.bfloat16) for name, tensor in weights.items()})
     tokenizer.save_pretrained(folder)
 

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
 from trainer.likelihood import score_answers, share_prompts
+from trainer.sft import halve_frozen_weights
 
 PROMPT = [1, 1, 50, 60, 70, 80]
 OUTPUTS = ("log_probs", "entropy", "is_top1")
@@ -80,3 +81,20 @@ def test_generation_does_not_meet_the_head(tiny_llama):
     add_fused_lm_head(model)
     share_prompts(model)
     assert model(input_ids=torch.tensor([[1, 2, 3]])).logits.shape == (1, 3, model.config.vocab_size)
+
+
+def test_frozen_weights_in_bf16_change_nothing_under_autocast(tiny_llama):
+    inputs = batch([[7], [8, 9], [7, 5]], [[11, 12, 2], [13, 2], [14, 15, 16, 2]], left=False)
+    results = []
+    for halved in (False, True):
+        model = lora_model(tiny_llama)
+        if halved:
+            halve_frozen_weights(model)
+        share_prompts(model.get_base_model())
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            scored = model(**inputs, fused_lm_head=True)
+        scored.log_probs.sum().backward()
+        results.append((scored.log_probs, gradient(model)))
+    assert model.base_model.model.model.layers[0].self_attn.q_proj.base_layer.weight.dtype == torch.bfloat16
+    for plain, lean in zip(*results, strict=True):
+        assert torch.equal(plain, lean)
