@@ -24,6 +24,7 @@ STARTED_NAME = "started.json"
 OBJECT_STORE_BYTES = 80 * 2**20
 """Nothing but small metrics passes through Ray's object store."""
 KEPT_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
