@@ -38,7 +38,7 @@ def test_a_name_with_odd_characters_is_none(name: str) -> None:
         ({"quantisations": ["bf16", "Q8_0", "Q8_0"]}, "none twice"),
         ({"quantisations": ["bf16", "Q9_X"]}, "Q4_K_M"),
         ({"default_quantisation": "Q6_K"}, "none of quantisations"),
-        ({"registry": "hub"}, "local"),
+        ({"registry": "s3"}, "local"),
     ],
 )
 def test_a_config_that_could_not_be_published_with_is_refused(

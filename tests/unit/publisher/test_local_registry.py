@@ -66,15 +66,15 @@ def test_history_is_newest_first_and_old_revisions_stay(tmp_path: Path) -> None:
     registry = LocalRegistry(tmp_path, REPOSITORY)
     publish(registry, FIRST, None)
     publish(registry, SECOND, FIRST)
-    assert [deployment.revision for deployment in registry.history()] == [SECOND, FIRST]
-    assert all((deployment.model / "tiny.gguf").is_file() for deployment in registry.history())
+    assert [publication.revision for publication in registry.history()] == [SECOND, FIRST]
+    assert all((tmp_path / f"acme/tiny/revisions/{revision}/tiny.gguf").is_file() for revision in (FIRST, SECOND))
 
 
 def test_history_ends_where_revisions_are_no_longer_kept(tmp_path: Path) -> None:
     registry = LocalRegistry(tmp_path, REPOSITORY)
     publish(registry, FIRST, None)
     publish(registry, SECOND, FIRST)
-    shutil.rmtree(registry.history()[1].model)
+    shutil.rmtree(tmp_path / f"acme/tiny/revisions/{FIRST}")
     registry.recover()
     assert [deployment.revision for deployment in registry.history()] == [SECOND]
 
