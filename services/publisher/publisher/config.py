@@ -16,7 +16,7 @@ Quantisation = Literal["bf16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _VERSION = re.compile(
-    r"(v|ver|version|r|rev|release)?\d+(\.\d+)*((rc|alpha|beta|dev|post)\d*)?|(.*\.)?(v|ver|version|rev|release)\d.*",
+    r"(v|ver|version|r|rev|release)?\d+(\.\d+)*(\.?(rc|alpha|beta|dev|post)\d*)?|(.*\.)?(v|ver|version|rev|release)\d.*",
     re.IGNORECASE,
 )
 

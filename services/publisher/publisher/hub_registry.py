@@ -158,10 +158,8 @@ class HubRegistry(Registry):
         self, publication: Publication, contents: Mapping[HubRepository, "_Content"], title: str
     ) -> dict[HubRepository, str]:
         """Makes a publication visible. Returns the commit of each repository."""
-        heads = {}
-        for repository in contents:
-            heads[repository] = self._client.create(repository)
-            reach(f"find {repository.name}")
+        heads = {repository: self._client.create(repository) for repository in contents}
+        reach("find repositories")
         deployed = self._record(heads[self._model])
         if (deployed.revision if deployed else None) != publication.parent:
             raise conflict(publication, deployed.revision if deployed else None)
