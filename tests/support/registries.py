@@ -8,7 +8,7 @@ import pytest
 
 from publisher.config import HubConfig
 from publisher.hub_registry import HubRegistry
-from publisher.registry import Publication, Registry
+from publisher.registry import Publication, PublicationTarget, Registry
 from support.hub import Hub, serve_hub
 
 MODEL = "acme/qmd-query-expansion-1M"
@@ -46,7 +46,7 @@ def stage(staged: Path, revision: str) -> None:
         file.write_text(text)
 
 
-def publish(registry: Registry, revision: str, parent: str | None) -> None:
+def publish(registry: PublicationTarget, revision: str, parent: str | None) -> None:
     with registry.staging(revision) as staged:
         stage(staged, revision)
         registry.commit(staged, publication(revision, parent))

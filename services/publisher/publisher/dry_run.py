@@ -3,15 +3,14 @@
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from publisher.registry import Change, Deployment, Garbage, Publication, Registry, conflict, deployment
+from publisher.registry import Change, Deployment, Publication, PublicationTarget, Registry, conflict, deployment
 
 
-class DryRun(Registry):
+class DryRun(PublicationTarget):
     """A registry as it is, whose `commit` only notes what would change."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self.repository = registry.repository
         self.changes: list[Change] = []
         """What the publication would do; empty where its verdict was published before."""
 
@@ -21,28 +20,16 @@ class DryRun(Registry):
     def deployed(self) -> Deployment | None:
         return self._registry.deployed()
 
-    def history(self) -> list[Publication]:
-        return self._registry.history()
-
     def staging(self, revision: str) -> AbstractContextManager[Path]:
         return self._registry.staging(revision)
 
     def commit(self, staged: Path, publication: Publication) -> Deployment:
-        """Returns a deployment whose files go with the staging folder."""
+        """Returns a deployment whose files go with the staging folder. Raises as the registry's own would."""
         deployed = self._registry.current()
         if (deployed.revision if deployed else None) != publication.parent:
             raise conflict(publication, deployed.revision if deployed else None)
         self.changes = self._registry.preview(staged, publication)
         return deployment(publication, lambda name: staged / name)
-
-    def restore(self, target: Publication, publication: Publication) -> Deployment:
-        raise NotImplementedError("a rollback makes nothing that a dry run could try")
-
-    def preview(self, staged: Path, publication: Publication) -> list[Change]:
-        return self._registry.preview(staged, publication)
-
-    def collect(self, keep: int, dry_run: bool) -> Garbage:  # noqa: ARG002
-        return self._registry.collect(keep, dry_run=True)
 
     def recover(self) -> None:
         """Leaves what is there as it is."""

@@ -168,15 +168,20 @@ class HubClient:
         raise HubError(f"{repository.id}: made on the Hub, but it has no commit. Add a file to it there.")
 
     def commit(self, repository: HubRepository, operations: Sequence[Operation], message: str, parent: str) -> str:
-        """Adds one commit to main and returns it. Raises RevisionConflictError unless `parent` is the newest one."""
+        """Adds one commit to main and returns it. Raises RevisionConflictError unless `parent` is the newest one.
+
+        message: a title and, after an empty line, what more there is to say.
+        """
         self._require_token()
+        title, _, description = message.partition("\n\n")
 
         def ask() -> str | None:
             try:
                 return self._api.create_commit(
                     repository.id,
                     operations,
-                    commit_message=message,
+                    commit_message=title,
+                    commit_description=description,
                     repo_type=repository.type,
                     parent_commit=parent,
                 ).oid

@@ -21,7 +21,7 @@ from publisher.child import CalledOffError
 from publisher.config import PublisherConfig
 from publisher.crash_points import reach
 from publisher.gguf import GgufFile, GgufMaker
-from publisher.registry import Deployment, Publication, Registry
+from publisher.registry import Deployment, Publication, PublicationTarget
 from qmd_schema.artifacts import MANIFEST_NAME, Manifest, sha256_file, sha256_folder, sha256_json
 from qmd_schema.contract import bos_token
 from qmd_schema.verdicts import Verdict
@@ -33,7 +33,7 @@ OnProgress = Callable[[str, int, int], None]
 def publish(
     submission: Submission,
     config: PublisherConfig,
-    registry: Registry,
+    registry: PublicationTarget,
     on_progress: OnProgress,
     cancelled: threading.Event,
 ) -> Deployment:

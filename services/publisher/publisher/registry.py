@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
@@ -54,7 +55,7 @@ class Publication(StrictModel):
     default_quantisation: str
     verdict_id: str
     provenance: dict[str, str] = Field(description="SHA-256 of what went in, by what it is, and the code's version.")
-    commits: dict[str, str] = Field(
+    commits: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{40}$")]] = Field(
         default={}, description="On the Hub: the commit of each other repository that belongs to this revision."
     )
     restores: str | None = Field(default=None, description="The earlier revision whose content a rollback took back.")
@@ -84,14 +85,11 @@ class Garbage:
     """What the registry keeps all the same."""
 
 
-class Registry(ABC):
+class PublicationTarget(ABC):
     """Repositories that are published together, whole or not at all: a reader sees the old revision or the new one.
 
     Reading needs no lock and changes nothing but caches. One process at a time publishes.
     """
-
-    repository: str
-    """The model's; it stands for all that are published with it."""
 
     @abstractmethod
     def current(self) -> Publication | None:
@@ -100,10 +98,6 @@ class Registry(ABC):
     @abstractmethod
     def deployed(self) -> Deployment | None:
         """The same revision with its files on this machine."""
-
-    @abstractmethod
-    def history(self) -> list[Publication]:
-        """The deployed revision and those before it that are still kept, newest first."""
 
     @abstractmethod
     def staging(self, revision: str) -> AbstractContextManager[Path]:
@@ -120,6 +114,21 @@ class Registry(ABC):
         """
 
     @abstractmethod
+    def recover(self) -> None:
+        """Ends what a publication left that was killed. Raises RegistryBusyError while one runs."""
+
+
+class Registry(PublicationTarget):
+    """A place that keeps revisions, so that one can go back and clean up."""
+
+    repository: str
+    """The model's; it stands for all that are published with it."""
+
+    @abstractmethod
+    def history(self) -> list[Publication]:
+        """The deployed revision and those before it that are still kept, newest first."""
+
+    @abstractmethod
     def restore(self, target: Publication, publication: Publication) -> Deployment:
         """Makes an earlier revision's content visible again as a new revision, in one step. Raises as `commit`."""
 
@@ -130,10 +139,6 @@ class Registry(ABC):
     @abstractmethod
     def collect(self, keep: int, dry_run: bool) -> Garbage:
         """Removes what is no longer needed, but never the last `keep` revisions, the deployed one among them."""
-
-    @abstractmethod
-    def recover(self) -> None:
-        """Ends what a publication left that was killed. Raises RegistryBusyError while one runs."""
 
 
 def deployment(publication: Publication, folder: Callable[[str], Path]) -> Deployment:

@@ -12,7 +12,7 @@ import pytest
 from publisher.admission import RefusedError
 from publisher.dry_run import DryRun
 from publisher.local_registry import LocalRegistry
-from publisher.registry import Publication, Registry, RegistryBusyError, RevisionConflictError
+from publisher.registry import Publication, PublicationTarget, RegistryBusyError, RevisionConflictError
 from publisher.rollback import roll_back
 from qmd_schema.errors import ArtifactError
 
@@ -35,7 +35,7 @@ def publication(revision: str, parent: str | None) -> Publication:
     )
 
 
-def publish(registry: Registry, revision: str, parent: str | None) -> None:
+def publish(registry: PublicationTarget, revision: str, parent: str | None) -> None:
     with registry.staging(revision) as staged:
         for name in REPOSITORIES:
             (staged / name).mkdir()
