@@ -7,7 +7,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from foundry import data_commands, doctor, evals_commands, model_commands, run_commands, score_commands, train_commands
+from foundry import (
+    data_commands,
+    doctor,
+    evals_commands,
+    model_commands,
+    registry_commands,
+    run_commands,
+    score_commands,
+    train_commands,
+)
 from foundry.config import profile_folder
 from foundry.console import stderr
 from foundry.services import StageError, module_command
@@ -37,8 +46,11 @@ app.command("score")(score_commands.score)
 app.command("eval")(model_commands.evaluate)
 app.command("compare")(model_commands.compare)
 app.command("verdicts")(model_commands.verdicts)
-app.command("publish")(model_commands.publish)
-app.command("deployed")(model_commands.deployed)
+app.command("publish")(registry_commands.publish)
+app.command("deployed")(registry_commands.deployed)
+app.command("history")(registry_commands.history)
+app.command("rollback")(registry_commands.rollback)
+app.command("gc")(registry_commands.collect_garbage)
 app.command("doctor")(doctor.doctor)
 
 SERVICE_MODULES = {

@@ -47,7 +47,7 @@ def evaluation_client(profile_name: str, models: Sequence[Path], progress: Stage
                 port = addressed.rpartition(":")[2]
                 command = module_command("inference_service", "--model", str(chosen[0]), "--port", port)
                 command += ["--config", str(profile.config_file("inference"))]
-                _start(stack, profile, progress, name, InferenceClient(addressed, deadline=10), command)
+                start_unless_running(stack, profile, progress, name, InferenceClient(addressed, deadline=10), command)
         yield _evaluator(stack, profile, progress)
 
 
@@ -61,11 +61,11 @@ def verdict_client(profile_name: str, progress: StageProgress) -> Iterator[Evalu
 def _evaluator(stack: ExitStack, profile: Profile, progress: StageProgress) -> EvaluationClient:
     address = profile.address("evaluator")
     command = module_command("evaluator", "--config", str(profile.config_file("evaluator")))
-    _start(stack, profile, progress, "evaluator", EvaluationClient(address, deadline=2), command)
+    start_unless_running(stack, profile, progress, "evaluator", EvaluationClient(address, deadline=2), command)
     return stack.enter_context(EvaluationClient(address))
 
 
-def _start(
+def start_unless_running(
     stack: ExitStack, profile: Profile, progress: StageProgress, name: str, client: Client, command: Sequence[str]
 ) -> None:
     """Starts a service that does not answer yet; it lives as long as the stack."""

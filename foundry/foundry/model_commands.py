@@ -1,8 +1,7 @@
-"""Commands about models: ask one, search with an expansion, measure, compare, publish."""
+"""Commands about models: ask one, search with an expansion, measure, compare."""
 
 import json
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +11,6 @@ from foundry.config import load_profile
 from foundry.console import print_json, print_table, stderr, stdout
 from foundry.progress import StageProgress
 from foundry.run_commands import print_verdict
-from foundry.runs import find_run
 from publisher.registry import Registry, open_registry
 from qmd_schema.artifacts import write_text_atomically
 from qmd_schema.contract import serve
@@ -186,56 +184,3 @@ def verdicts(
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
         print_table("verdicts", columns, rows)
-
-
-def publish(
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="Id of a run whose verdict is PASS, or its folder.")],
-    profile: Profile = "cpu",
-    as_json: AsJson = False,
-) -> None:
-    """Publish a run's model, if its verdict allows it."""
-    from foundry.pipeline import Pipeline
-
-    configs = load_profile(profile)
-    chosen = find_run(configs.pipeline.runs, run_id)
-    console = stderr if as_json else stdout
-    with chosen.locked(), ExitStack() as stack:
-        deployment = Pipeline(chosen, configs, console).publish(stack.enter_context(StageProgress(console, "publish")))
-    rows = [
-        ["repository", deployment.repository],
-        ["revision", deployment.revision],
-        *([f"GGUF {name}", path] for name, path in deployment.gguf.items()),
-    ]
-    if as_json:
-        print_json({str(name): str(value) for name, value in rows})
-    else:
-        print_table("published", ["", ""], rows)
-
-
-def deployed(profile: Profile = "cpu", as_json: AsJson = False) -> None:
-    """What is deployed: repository, revision, files, and the verdict that allowed it."""
-    deployment = load_registry(profile).deployed()
-    if as_json:
-        print_json(
-            deployment
-            and {
-                "repository": deployment.repository,
-                "revision": deployment.revision,
-                "model": str(deployment.model),
-                "gguf": {name: str(path) for name, path in deployment.gguf.items()},
-                "default_quantisation": deployment.default_quantisation,
-                "verdict": deployment.verdict_id,
-            }
-        )
-    elif deployment is None:
-        stdout.print("Nothing is deployed yet. Train and publish a model with `foundry run`.")
-    else:
-        rows: list[list[Any]] = [
-            ["repository", deployment.repository],
-            ["revision", deployment.revision],
-            ["model", deployment.model],
-            *([f"GGUF {name}", path] for name, path in deployment.gguf.items()),
-            ["QMD should use", deployment.default_quantisation],
-            ["verdict", deployment.verdict_id],
-        ]
-        print_table("deployed", ["", ""], rows)

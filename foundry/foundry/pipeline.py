@@ -4,7 +4,7 @@ import json
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -154,17 +154,28 @@ class Pipeline:
         with self._services:
             return self._ask_publisher(progress)
 
+    def preview(self, progress: StageProgress) -> Sequence[publishing_pb2.RepositoryChange]:
+        """What `publish` would change in the registry, which stays as it is. Raises as `publish`."""
+        self.verdict()
+        with self._services, self._publisher(progress) as client:
+            return client.preview(**self._submission(), on_progress=progress.report)
+
     def _ask_publisher(self, progress: StageProgress) -> publishing_pb2.Deployment:
+        with self._publisher(progress) as client:
+            return client.publish(**self._submission(), on_progress=progress.report)
+
+    def _publisher(self, progress: StageProgress) -> PublishingClient:
         self._start_publisher(progress)
-        with PublishingClient(self.profile.address("publisher")) as client:
-            return client.publish(
-                verdict=self.run.stage("evaluate") / "verdict.json",
-                model=self.run.stage("merged"),
-                adapters={name: self.run.stage(name) / "adapter" for name in ("sft", "grpo")},
-                data_manifest=self.run.stage("prepare") / "manifest.json",
-                evaluation=self.run.stage("evaluate"),
-                on_progress=progress.report,
-            )
+        return PublishingClient(self.profile.address("publisher"))
+
+    def _submission(self) -> dict[str, Any]:
+        return {
+            "verdict": self.run.stage("evaluate") / "verdict.json",
+            "model": self.run.stage("merged"),
+            "adapters": {name: self.run.stage(name) / "adapter" for name in ("sft", "grpo")},
+            "data_manifest": self.run.stage("prepare") / "manifest.json",
+            "evaluation": self.run.stage("evaluate"),
+        }
 
     def verdict(self) -> SignedVerdict:
         signed = self.run.verdict()

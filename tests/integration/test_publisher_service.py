@@ -122,6 +122,27 @@ def test_a_judged_model_is_published_and_deployed(
     assert f"published acme/qmd-query-expansion-1M revision {deployment.revision}" in log
 
 
+def test_a_dry_run_makes_everything_tells_it_and_publishes_nothing(
+    service: PublisherProcess, client: PublishingClient, brief_llama: Path
+) -> None:
+    submission = submit(service.folder, brief_llama, service.config)
+    steps: list[str] = []
+    changes = client.preview(
+        submission.verdict,
+        submission.model,
+        submission.adapters,
+        submission.data_manifest,
+        submission.evaluation,
+        lambda progress: steps.append(progress.task),
+    )
+    assert steps == STEPS
+    written = {change.repository.removeprefix("acme/qmd-query-expansion-"): change.written for change in changes}
+    assert set(written) == {"1M", "1M-gguf", "1M-sft", "1M-grpo", "train"}
+    assert len([name for name in written["1M-gguf"] if name.endswith(".gguf")]) == 2
+    assert written["1M"]["model.safetensors"] == (brief_llama / "model.safetensors").stat().st_size
+    assert service.files() == [] and client.deployed() is None
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [

@@ -1,130 +1,145 @@
-"""A hub on loopback that speaks as much of the Hugging Face Hub's HTTP as small dataset repositories need."""
+"""A hub on loopback, which huggingface_hub talks to as it is: repositories, large files on a storage server, faults."""
 
-import base64
 import hashlib
-import json
-from collections.abc import Iterator
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from http.server import ThreadingHTTPServer
+from typing import Literal
+
+LARGE = (".gguf", ".safetensors")
+"""Ends of the names of files that are kept as large ones."""
+SIGNATURE = "signature=0123456789abcdef"
+"""Ends every address of the storage server."""
+HUBS_OWN = {".gitattributes": b"*.gguf filter=lfs diff=lfs merge=lfs -text\n"}
+
+FaultKind = Literal["5xx", "drop", "lose", "slow", "cut"]
+
+
+@dataclass
+class Fault:
+    """What goes wrong with requests whose "METHOD /path" a pattern is found in.
+
+    5xx: answered with 503; drop: the connection ends unanswered; lose: the request is carried out, its answer is not
+    sent; slow: answered after `seconds`; cut: half of the body is sent, then the connection ends.
+    """
+
+    kind: FaultKind
+    pattern: str = ""
+    times: float = 1
+    seconds: float = 0.0
+
+
+@dataclass
+class Commit:
+    id: str
+    title: str
+    message: str
+    files: dict[str, bytes]
+
+
+@dataclass
+class Repository:
+    """A model or data set: commits of main, oldest first."""
+
+    id: str
+    type: str = "model"
+    private: bool = False
+    commits: list[Commit] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def head(self) -> Commit:
+        return self.commits[-1]
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """Of the newest commit, without what the hub itself puts there."""
+        return {path: body for path, body in self.head.files.items() if path not in HUBS_OWN}
+
+    def push(self, files: Mapping[str, bytes], title: str = "Push", message: str = "") -> Commit:
+        number = f"{self.id} {len(self.commits)} {sorted(files.items())}"
+        commit = Commit(hashlib.sha1(number.encode()).hexdigest(), title, message, dict(files))
+        self.commits.append(commit)
+        return commit
+
+    def at(self, revision: str) -> Commit | None:
+        wanted = self.tags.get(revision, self.head.id if revision == "main" else revision)
+        return next((commit for commit in self.commits if commit.id == wanted), None)
 
 
 @dataclass
 class Hub:
-    """What the hub holds, and what it was asked."""
+    """What the hub holds, what it was asked, and what goes wrong with it."""
 
     token: str
-    """The one that may write."""
+    """The one that may write, and read what is private."""
     endpoint: str = ""
-    repositories: dict[str, list[dict[str, bytes]]] = field(default_factory=dict)
-    """Repository -> its revisions, oldest first, each with all its files."""
-    messages: list[str] = field(default_factory=list)
-    """Of the commits, in order."""
+    storage: str = ""
+    """Address of the server that large files are sent to and fetched from."""
+    part_bytes: int | None = None
+    """Large files above this size are sent in parts."""
+    repositories: dict[str, Repository] = field(default_factory=dict)
+    objects: dict[str, bytes] = field(default_factory=dict)
+    """Large files by SHA-256."""
+    parts: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    requests: list[str] = field(default_factory=list)
+    """ "METHOD /path" of each, in order, the storage server's among them."""
+    faults: list[Fault] = field(default_factory=list)
+    on_request: Callable[[str], None] = lambda _: None
+    """Called with each request before it is carried out."""
+    lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def revision(self, repository: str) -> str:
-        return hashlib.sha1(f"{repository} {len(self.repositories[repository])}".encode()).hexdigest()
+    def create(self, name: str, kind: str = "model", private: bool = False) -> Repository:
+        repository = self.repositories[name] = Repository(name, kind, private)
+        repository.push(HUBS_OWN, "initial commit")
+        return repository
+
+    def next_fault(self, request: str) -> Fault | None:
+        for fault in self.faults:
+            if fault.times > 0 and re.search(fault.pattern, request):
+                fault.times -= 1
+                return fault
+        return None
+
+    def asked(self, pattern: str) -> list[str]:
+        return [request for request in self.requests if re.search(pattern, request)]
 
 
 @contextmanager
 def serve_hub(token: str = "hf_secret") -> Iterator[Hub]:
+    from support.hub_http import HubHandler, StorageHandler
+
     hub = Hub(token)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
-    hub.endpoint = f"http://127.0.0.1:{server.server_port}"
-    Thread(target=server.serve_forever, daemon=True).start()
+    servers = [ThreadingHTTPServer(("127.0.0.1", 0), handler.of(hub)) for handler in (HubHandler, StorageHandler)]
+    hub.endpoint, hub.storage = (f"http://127.0.0.1:{server.server_port}" for server in servers)
+    for server in servers:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     try:
         yield hub
     finally:
-        server.shutdown()
-        server.server_close()
+        for server in servers:
+            server.shutdown()
+            server.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    hub: Hub
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        path = unquote(urlsplit(self.path).path)
-        if path == "/api/validate-yaml":
-            return self._json(200, {"errors": [], "warnings": []})
-        if self.headers.get("Authorization") != f"Bearer {self.hub.token}":
-            return self._json(401, {"error": "Invalid username or password."})
-        if path == "/api/repos/create":
-            return self._create(json.loads(body))
-        repository, action = self._split(path)
-        if action == "preupload/main":
-            files = [
-                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
-                for file in json.loads(body)["files"]
-            ]
-            return self._json(200, {"files": files})
-        if action == "commit/main":
-            return self._commit(repository, [json.loads(line) for line in body.splitlines()])
-        return self._json(404, {"error": f"no such action: {path}"})
-
-    def do_GET(self) -> None:
-        path = unquote(urlsplit(self.path).path)
-        if path.startswith("/datasets/"):
-            return self._resolve(path)
-        repository, action = self._split(path)
-        if repository not in self.hub.repositories:
-            return self._json(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
-        if action.startswith("revision/"):
-            return self._json(200, {"id": repository, "sha": self.hub.revision(repository), "siblings": []})
-        if action.startswith("tree/"):
-            return self._json(200, [_entry(path, body) for path, body in self.hub.repositories[repository][-1].items()])
-        return self._json(404, {"error": f"no such action: {path}"})
-
-    do_HEAD = do_GET  # noqa: N815
-
-    def _create(self, request: dict[str, Any]) -> None:
-        repository = f"{request['organization']}/{request['name']}"
-        known = repository in self.hub.repositories
-        self.hub.repositories.setdefault(repository, [])
-        self._json(409 if known else 200, {"url": f"{self.hub.endpoint}/datasets/{repository}"})
-
-    def _commit(self, repository: str, lines: list[dict[str, Any]]) -> None:
-        revisions = self.hub.repositories[repository]
-        files = dict(revisions[-1]) if revisions else {}
-        for line in lines:
-            if line["key"] == "header":
-                self.hub.messages.append(line["value"]["summary"])
-            elif line["key"] == "file":
-                files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-        revisions.append(files)
-        revision = self.hub.revision(repository)
-        url = f"{self.hub.endpoint}/datasets/{repository}/commit/{revision}"
-        self._json(200, {"commitUrl": url, "commitOid": revision, "hookOutput": ""})
-
-    def _resolve(self, path: str) -> None:
-        owner, name, _, revision, file = path.removeprefix("/datasets/").split("/", 4)
-        body = self.hub.repositories[f"{owner}/{name}"][-1].get(file)
-        if body is None:
-            return self._json(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound"})
-        etag = hashlib.sha1(body).hexdigest()
-        return self._send(200, body, "application/octet-stream", {"X-Repo-Commit": revision, "ETag": f'"{etag}"'})
-
-    def _split(self, path: str) -> tuple[str, str]:
-        """("acme/data", "tree/main") of /api/datasets/acme/data/tree/main."""
-        owner, name, action = path.removeprefix("/api/datasets/").split("/", 2)
-        return f"{owner}/{name}", action
-
-    def _json(self, status: int, value: Any, headers: dict[str, str] | None = None) -> None:
-        self._send(status, json.dumps(value).encode(), "application/json", headers or {})
-
-    def _send(self, status: int, body: bytes, kind: str, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for key, value in {**headers, "Content-Type": kind, "Content-Length": str(len(body))}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+def is_large(path: str) -> bool:
+    return path.endswith(LARGE)
 
 
-def _entry(path: str, body: bytes) -> dict[str, Any]:
-    return {"type": "file", "path": path, "size": len(body), "oid": hashlib.sha1(body).hexdigest()}
+def sha256(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+def blob_id(path: str, body: bytes) -> str:
+    """What git calls a file: of a large one, its pointer."""
+    text = pointer(body) if is_large(path) else body
+    return hashlib.sha1(b"blob %d\0" % len(text) + text).hexdigest()
+
+
+def pointer(body: bytes) -> bytes:
+    """What git keeps of a large file."""
+    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256(body)}\nsize {len(body)}\n".encode()

@@ -1,1 +1,1 @@
-"""PublishingService: GGUF, parity, model card, atomic push."""
+"""PublishingService: GGUF, parity, model card, atomic push, rollback."""

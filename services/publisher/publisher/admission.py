@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from publisher.config import PublisherConfig, name_problem
-from publisher.registry import Deployment
 from qmd_schema.artifacts import MANIFEST_NAME, Manifest, read_manifest, sha256_file
 from qmd_schema.errors import UserError
 from qmd_schema.verdicts import Verdict, load_signing_key, public_key_hex, read_signed_verdict, verify
@@ -39,8 +38,8 @@ def read_trusted_verdict(path: Path, config: PublisherConfig) -> Verdict:
     return verify(read_signed_verdict(path), public_key_hex(load_signing_key(config.signing_key)))
 
 
-def check_verdict(verdict: Verdict, config: PublisherConfig, deployed: Deployment | None, now: datetime) -> None:
-    """Raises RefusedError unless the verdict is a PASS, young enough, and against what is deployed now."""
+def check_verdict(verdict: Verdict, config: PublisherConfig, deployed: str | None, now: datetime) -> None:
+    """Raises RefusedError unless the verdict is a PASS, young enough, and against the revision deployed now."""
     if verdict.outcome != "PASS":
         raise RefusedError(f"verdict {verdict.id} is {verdict.outcome}, not PASS: {'; '.join(verdict.reasons)}")
     age = now - datetime.fromisoformat(verdict.created).astimezone(UTC)
@@ -50,10 +49,9 @@ def check_verdict(verdict: Verdict, config: PublisherConfig, deployed: Deploymen
             f"{config.maximum_verdict_age_hours:g} are allowed. Compare the models again."
         )
     compared = verdict.reference.revision if verdict.reference_kind == "deployed" else None
-    current = deployed.revision if deployed else None
-    if compared != current:
+    if compared != deployed:
         raise RefusedError(
-            f"verdict {verdict.id} compares with {compared or 'the base model'}, but {current or 'nothing'} is "
+            f"verdict {verdict.id} compares with {compared or 'the base model'}, but {deployed or 'nothing'} is "
             "deployed. Compare the model with what is deployed."
         )
 

@@ -3,20 +3,26 @@
 import re
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from publisher.licences import licence_problem
+from qmd_rpc.security import is_loopback
 from qmd_rpc.server import ServerConfig
 from qmd_schema.config import StrictModel
 
 Quantisation = Literal["bf16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_VERSION = re.compile(r"(v|ver|version|r|rev)?\d+([._]\d+)*", re.IGNORECASE)
+_VERSION = re.compile(
+    r"(v|ver|version|r|rev|release)?\d+(\.\d+)*(\.?(rc|alpha|beta|dev|post)\d*)?|(.*\.)?(v|ver|version|rev|release)\d.*",
+    re.IGNORECASE,
+)
 
 
 def name_problem(name: str) -> str | None:
-    """What keeps a name from being (part of) a repository's: odd characters, or a version such as `v2` or `1.0.3`.
+    """What keeps a name from being (part of) a repository's: odd characters, or a version: `v2`, `1.0.3`, `2024-06`.
 
     A size such as `1.7B` is no version. Repositories are updated in place, so that users always find the newest.
     """
@@ -35,15 +41,59 @@ class BaseModelConfig(StrictModel):
     licence: str = Field(description="Licence identifier as the Hub writes it; the published model carries it on.")
     attribution: str = Field(description="The sentence that its licence and courtesy ask for.")
 
+    @field_validator("licence")
+    @classmethod
+    def _may_be_published(cls, value: str) -> str:
+        return _publishable(value)
+
+
+class HubConfig(StrictModel):
+    """A registry on the Hugging Face Hub. HF_TOKEN gives the right to write."""
+
+    endpoint: str | None = Field(
+        None, description="Address of the hub; none is HF_ENDPOINT, or the public one. Plain http on loopback alone."
+    )
+    private: bool = Field(False, description="Makes repositories private that do not exist yet.")
+    token_file: Path | None = Field(
+        None, description="File with the token; none is HF_TOKEN, or the file that `hf auth login` leaves."
+    )
+    cache: Path = Field(
+        Path("registry/.hub"), description="Folder for fetched and staged files, relative to the working directory."
+    )
+    answer_seconds: float = Field(
+        60.0, gt=0, le=3600, description="Seconds without a byte after which a request counts as failed."
+    )
+    attempts: int = Field(
+        5, ge=1, le=20, description="Times a request is made before a failure that may pass is reported."
+    )
+    longest_wait_seconds: float = Field(
+        30.0, ge=0, le=600, description="Longest wait between attempts; from 1 s it doubles up to this, with jitter."
+    )
+
+    @field_validator("endpoint")
+    @classmethod
+    def _keeps_the_token_secret(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        address = urlsplit(value)
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise ValueError("endpoint wants an address such as https://huggingface.co")
+        if address.scheme == "http" and not is_loopback(address.hostname):
+            raise ValueError("endpoint wants https: in plain http the token could be read on the way")
+        return value.rstrip("/")
+
 
 class PublisherConfig(StrictModel):
     """The publishing service."""
 
     server: ServerConfig = ServerConfig(port=8013)
-    registry: Literal["local"] = Field("local", description="Kind of registry: folders on this machine.")
+    registry: Literal["local", "hub"] = Field(
+        "local", description="Kind of registry: folders on this machine, or repositories on the Hugging Face Hub."
+    )
     folder: Path = Field(
         Path("registry"), description="Folder of the local registry, relative to the working directory."
     )
+    hub: HubConfig = Field(HubConfig(), description="Settings of a registry on the Hub.")
     namespace: str = Field(description="Owner of the repositories: the part of their names before the slash.")
     size: str = Field(description="Model size, the end of the repository's name, such as 135M.")
     base: BaseModelConfig = Field(description="The model that was fine-tuned.")
@@ -78,6 +128,16 @@ class PublisherConfig(StrictModel):
     def repository(self) -> str:
         return f"{self.namespace}/{self.name}"
 
+    @property
+    def working_folder(self) -> Path:
+        """Where a publication is put together: on the local registry's disk, or on that of the Hub's cache."""
+        return self.hub.cache if self.registry == "hub" else self.folder
+
+    @field_validator("data_licence")
+    @classmethod
+    def _may_be_published(cls, value: str) -> str:
+        return _publishable(value)
+
     @field_validator("namespace", "size")
     @classmethod
     def _is_a_name(cls, value: str) -> str:
@@ -92,3 +152,9 @@ class PublisherConfig(StrictModel):
         if self.default_quantisation not in self.quantisations:
             raise ValueError(f"default_quantisation {self.default_quantisation} is none of quantisations")
         return self
+
+
+def _publishable(licence: str) -> str:
+    if problem := licence_problem(licence):
+        raise ValueError(problem)
+    return licence

@@ -1,7 +1,6 @@
 """A publication, step by step: everything is made and tried in a staging folder, then made visible at once."""
 
 import json
-import logging
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -20,8 +19,9 @@ from publisher.admission import (
 from publisher.card import Published, adapter_base, texts
 from publisher.child import CalledOffError
 from publisher.config import PublisherConfig
+from publisher.crash_points import reach
 from publisher.gguf import GgufFile, GgufMaker
-from publisher.registry import Deployment, Publication, Registry
+from publisher.registry import Deployment, Publication, PublicationTarget
 from qmd_schema.artifacts import MANIFEST_NAME, Manifest, sha256_file, sha256_folder, sha256_json
 from qmd_schema.contract import bos_token
 from qmd_schema.verdicts import Verdict
@@ -29,13 +29,11 @@ from qmd_schema.verdicts import Verdict
 OnProgress = Callable[[str, int, int], None]
 """Called with what is done next, the number of steps done, and the number of all steps."""
 
-logger = logging.getLogger(__name__)
-
 
 def publish(
     submission: Submission,
     config: PublisherConfig,
-    registry: Registry,
+    registry: PublicationTarget,
     on_progress: OnProgress,
     cancelled: threading.Event,
 ) -> Deployment:
@@ -45,13 +43,15 @@ def publish(
     In each case the registry stays as it was.
     """
     verdict = read_trusted_verdict(submission.verdict, config)
-    deployed = registry.deployed()
-    if deployed and deployed.verdict_id == verdict.id:
-        return deployed
-    check_verdict(verdict, config, deployed, datetime.now(UTC))
+    current = registry.current()
+    if current and current.verdict_id == verdict.id:
+        registry.recover()
+        if deployed := registry.deployed():
+            return deployed
+    check_verdict(verdict, config, current.revision if current else None, datetime.now(UTC))
     data = check_submission(submission, config)
     _check_disk(submission, config)
-    publication = _plan(submission, config, verdict, deployed)
+    publication = _plan(submission, config, verdict, current.revision if current else None)
     steps = _Steps(5 + 2 * len(config.quantisations), on_progress, cancelled)
     with registry.staging(publication.revision) as staged:
         model, gguf = staged / config.name, staged / f"{config.name}-gguf"
@@ -75,7 +75,6 @@ def publish(
                 (staged / path).write_text(text, encoding="utf-8")
         with steps.next("make visible"):
             deployment = registry.commit(staged, publication)
-    logger.info("published %s revision %s (verdict %s)", deployment.repository, deployment.revision, verdict.id)
     return deployment
 
 
@@ -91,13 +90,12 @@ class _Steps:
         if self._cancelled.is_set():
             raise CalledOffError
         self._on_progress(task, self._done, self._total)
+        reach(task)
         yield
         self._done += 1
 
 
-def _plan(
-    submission: Submission, config: PublisherConfig, verdict: Verdict, deployed: Deployment | None
-) -> Publication:
+def _plan(submission: Submission, config: PublisherConfig, verdict: Verdict, parent: str | None) -> Publication:
     """The record of the publication to be. Its revision is a hash of everything that goes into it."""
     adapters = {f"adapter {suffix}": sha256_folder(folder) for suffix, folder in submission.adapters.items()}
     provenance = {
@@ -109,8 +107,7 @@ def _plan(
         "evaluation config": verdict.config_sha256,
         "code version": verdict.code_version,
     }
-    parent = deployed.revision if deployed else None
-    settings = config.model_dump(mode="json", exclude={"server", "folder", "signing_key"})
+    settings = config.model_dump(mode="json", exclude={"server", "registry", "folder", "hub", "signing_key"})
     revision = sha256_json([parent, provenance, settings])[:40]
     companions = [f"{config.repository}-{suffix}" for suffix in ("gguf", *submission.adapters)]
     return Publication(
@@ -131,12 +128,12 @@ def _check_disk(submission: Submission, config: PublisherConfig) -> None:
     """Raises RefusedError when the disk cannot hold a copy of the model and a GGUF file of its size a quantisation."""
     weights = sum(path.stat().st_size for path in submission.model.glob("*.safetensors"))
     needed = weights * (1 + len(config.quantisations))
-    config.folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(config.folder).free
+    config.working_folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(config.working_folder).free
     if free < needed:
         raise RefusedError(
-            f"{config.folder.absolute()}: {free / 2**30:.1f} GiB free on its disk, publishing may need "
-            f"{needed / 2**30:.1f}. Free some, or set `folder` to another disk."
+            f"{config.working_folder.absolute()}: {free / 2**30:.1f} GiB free on its disk, publishing may need "
+            f"{needed / 2**30:.1f}. Free some, or set another disk's folder in the config."
         )
 
 

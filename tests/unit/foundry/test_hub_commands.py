@@ -66,10 +66,12 @@ def foundry(project: Path, *arguments: str, **environment: str) -> subprocess.Co
 def test_a_set_is_published_in_one_commit_with_its_card(project: Path, hub: Hub) -> None:
     done = foundry(project, "push", "prepared", HF_ENDPOINT=hub.endpoint, HF_TOKEN=hub.token)
     assert done.returncode == 0, done.stderr
-    (files,) = hub.repositories[REPOSITORY]
+    repository = hub.repositories[REPOSITORY]
+    files = repository.files
+    assert (repository.type, len(repository.commits)) == ("dataset", 2)
     assert set(files) == {"train.jsonl", "val.jsonl", "manifest.json", "README.md"}
     assert files["train.jsonl"] == (project / "prepared/train.jsonl").read_bytes()
-    assert hub.messages == ["Publish 1 training and 1 validation rows"]
+    assert repository.head.title == "Publish 1 training and 1 validation rows"
     assert hub.token not in done.stdout + done.stderr
 
 
@@ -122,7 +124,7 @@ def test_what_was_published_can_be_fetched(project: Path, hub: Hub) -> None:
 
 def test_every_jsonl_of_a_set_in_training_format_is_fetched(project: Path, hub: Hub) -> None:
     files = {name: json.dumps({**ROW, "query": name, "note": "x"}).encode() + b"\n" for name in ("b.jsonl", "a.jsonl")}
-    hub.repositories["acme/teas"] = [{**files, "README.md": b"Teas."}]
+    hub.create("acme/teas", "dataset").push({**files, "README.md": b"Teas."})
     done = foundry(project, "pull", "hf:acme/teas", "--output", "mine/teas.jsonl", HF_ENDPOINT=hub.endpoint)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (project / "mine/teas.jsonl").read_text().splitlines()]
@@ -132,7 +134,7 @@ def test_every_jsonl_of_a_set_in_training_format_is_fetched(project: Path, hub: 
 
 
 def test_a_set_with_a_bad_row_writes_nothing(project: Path, hub: Hub) -> None:
-    hub.repositories["acme/teas"] = [{"a.jsonl": json.dumps(ROW).encode() + b'\n{"query": "tea"}\n'}]
+    hub.create("acme/teas", "dataset").push({"a.jsonl": json.dumps(ROW).encode() + b'\n{"query": "tea"}\n'})
     done = foundry(project, "pull", "hf:acme/teas", HF_ENDPOINT=hub.endpoint)
     assert done.returncode == 2
     assert "a.jsonl:2: output: missing" in done.stderr

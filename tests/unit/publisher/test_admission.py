@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from publisher.admission import RefusedError, check_submission, check_verdict, read_trusted_verdict
-from publisher.registry import Deployment
 from qmd_schema.errors import ArtifactError
 from qmd_schema.verdicts import ModelIdentity, load_signing_key, read_signed_verdict, sign
 from support.publishing import passing_verdict, publisher_config, submit
@@ -20,10 +19,6 @@ def model(tmp_path: Path) -> Path:
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"):
         (folder / name).write_text("{}")
     return folder
-
-
-def deployed(revision: str) -> Deployment:
-    return Deployment("acme/tiny", revision, Path("/model"), {}, "Q8_0", "an earlier verdict")
 
 
 def test_a_signed_pass_is_admitted(tmp_path: Path, model: Path) -> None:
@@ -72,14 +67,14 @@ def test_a_verdict_against_a_revision_that_is_no_longer_deployed_is_refused(tmp_
     reference = ModelIdentity(reference="/registry/old", sha256="b", revision="old")
     verdict = passing_verdict("a", {"reference_kind": "deployed", "reference": reference})
     config = publisher_config(tmp_path)
-    check_verdict(verdict, config, deployed("old"), NOW)
+    check_verdict(verdict, config, "old", NOW)
     with pytest.raises(RefusedError, match="compares with old, but new is deployed"):
-        check_verdict(verdict, config, deployed("new"), NOW)
+        check_verdict(verdict, config, "new", NOW)
 
 
 def test_a_verdict_against_the_base_counts_only_while_nothing_is_deployed(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="compares with the base model, but new is"):
-        check_verdict(passing_verdict("a"), publisher_config(tmp_path), deployed("new"), NOW)
+        check_verdict(passing_verdict("a"), publisher_config(tmp_path), "new", NOW)
 
 
 def test_missing_training_data_is_refused(tmp_path: Path, model: Path) -> None:

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from publisher.admission import RefusedError
+from publisher.dry_run import DryRun
 from publisher.local_registry import LocalRegistry
-from publisher.registry import Publication, RegistryBusyError, RevisionConflictError
+from publisher.registry import Publication, PublicationTarget, RegistryBusyError, RevisionConflictError
+from publisher.rollback import roll_back
 from qmd_schema.errors import ArtifactError
 
 REPOSITORY = "acme/tiny"
-FIRST, SECOND = "1" * 40, "2" * 40
+FIRST, SECOND, THIRD = "1" * 40, "2" * 40, "3" * 40
 REPOSITORIES = ("tiny", "tiny-gguf", "tiny-sft")
 
 
@@ -32,7 +35,7 @@ def publication(revision: str, parent: str | None) -> Publication:
     )
 
 
-def publish(registry: LocalRegistry, revision: str, parent: str | None) -> None:
+def publish(registry: PublicationTarget, revision: str, parent: str | None) -> None:
     with registry.staging(revision) as staged:
         for name in REPOSITORIES:
             (staged / name).mkdir()
@@ -66,15 +69,15 @@ def test_history_is_newest_first_and_old_revisions_stay(tmp_path: Path) -> None:
     registry = LocalRegistry(tmp_path, REPOSITORY)
     publish(registry, FIRST, None)
     publish(registry, SECOND, FIRST)
-    assert [deployment.revision for deployment in registry.history()] == [SECOND, FIRST]
-    assert all((deployment.model / "tiny.gguf").is_file() for deployment in registry.history())
+    assert [publication.revision for publication in registry.history()] == [SECOND, FIRST]
+    assert all((tmp_path / f"acme/tiny/revisions/{revision}/tiny.gguf").is_file() for revision in (FIRST, SECOND))
 
 
 def test_history_ends_where_revisions_are_no_longer_kept(tmp_path: Path) -> None:
     registry = LocalRegistry(tmp_path, REPOSITORY)
     publish(registry, FIRST, None)
     publish(registry, SECOND, FIRST)
-    shutil.rmtree(registry.history()[1].model)
+    shutil.rmtree(tmp_path / f"acme/tiny/revisions/{FIRST}")
     registry.recover()
     assert [deployment.revision for deployment in registry.history()] == [SECOND]
 
@@ -129,6 +132,107 @@ def test_a_pointer_to_a_revision_that_is_gone_is_named_with_its_remedy(tmp_path:
     (tmp_path / "acme/tiny/main").write_text(SECOND)
     with pytest.raises(ArtifactError, match=r"publication\.json: missing, though .*main .*Restore it"):
         registry.deployed()
+
+
+def test_a_rollback_takes_no_further_space_and_keeps_both_records(tmp_path: Path) -> None:
+    registry = LocalRegistry(tmp_path, REPOSITORY)
+    publish(registry, FIRST, None)
+    publish(registry, SECOND, FIRST)
+    deployed = roll_back(registry, REPOSITORY, FIRST, "drops quoted phrases")
+    assert contents(registry) == (deployed.revision, FIRST, FIRST)
+    assert (deployed.model / "tiny.gguf").samefile(tmp_path / f"acme/tiny/revisions/{FIRST}/tiny.gguf")
+    newest, _, first = registry.history()
+    assert (newest.restores, newest.reason, newest.parent) == (FIRST, "drops quoted phrases", SECOND)
+    assert (first.revision, first.restores, first.reason) == (FIRST, None, None)
+
+
+def test_a_rollback_that_was_done_is_not_done_again(tmp_path: Path) -> None:
+    registry = LocalRegistry(tmp_path, REPOSITORY)
+    publish(registry, FIRST, None)
+    publish(registry, SECOND, FIRST)
+    done = roll_back(registry, REPOSITORY, FIRST[:8], "drops quoted phrases")
+    assert roll_back(registry, REPOSITORY, FIRST, "  drops\nquoted phrases") == done
+    assert len(registry.history()) == 3
+
+
+@pytest.mark.parametrize(
+    ("repository", "revision", "reason", "message"),
+    [
+        ("acme/tiny-gguf", FIRST, "worse", "not the model's repository of this registry, acme/tiny"),
+        (REPOSITORY, SECOND, "worse", "is the one that is deployed"),
+        (REPOSITORY, "9" * 40, "worse", "names no revision that is kept; there are 22222222, 11111111"),
+        (REPOSITORY, "1", "worse", "names no revision"),
+        (REPOSITORY, FIRST, " ", "wants a reason"),
+    ],
+)
+def test_a_rollback_that_cannot_be_done_says_why(
+    tmp_path: Path, repository: str, revision: str, reason: str, message: str
+) -> None:
+    registry = LocalRegistry(tmp_path, REPOSITORY)
+    publish(registry, FIRST, None)
+    publish(registry, SECOND, FIRST)
+    with pytest.raises(RefusedError, match=message):
+        roll_back(registry, repository, revision, reason)
+    assert contents(registry) == (SECOND, SECOND, SECOND)
+
+
+def test_there_is_nothing_to_roll_back_in_an_empty_registry(tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match="nothing is deployed"):
+        roll_back(LocalRegistry(tmp_path, REPOSITORY), REPOSITORY, FIRST, "worse")
+
+
+def test_garbage_is_revisions_beyond_those_to_keep(tmp_path: Path) -> None:
+    registry = LocalRegistry(tmp_path, REPOSITORY)
+    for revision, parent in ((FIRST, None), (SECOND, FIRST), (THIRD, SECOND)):
+        publish(registry, revision, parent)
+    planned = registry.collect(keep=2, dry_run=True)
+    assert planned.removed == [FIRST] and planned.bytes > 3 * len(FIRST)
+    assert len(registry.history()) == 3
+    assert registry.collect(keep=2, dry_run=False) == planned
+    assert [publication.revision for publication in registry.history()] == [THIRD, SECOND]
+    assert not list(tmp_path.glob(f"acme/*/revisions/{FIRST}")) and not list(tmp_path.glob("acme/*/staging/*"))
+    assert contents(registry) == (THIRD, THIRD, THIRD)
+
+
+def test_what_a_kept_rollback_took_back_is_no_garbage(tmp_path: Path) -> None:
+    registry = LocalRegistry(tmp_path, REPOSITORY)
+    publish(registry, FIRST, None)
+    publish(registry, SECOND, FIRST)
+    restored = roll_back(registry, REPOSITORY, FIRST, "worse").revision
+    planned = registry.collect(keep=1, dry_run=True)
+    assert planned.removed == [SECOND]
+    assert registry.collect(keep=1, dry_run=False) == planned
+    assert [publication.revision for publication in registry.history()] == [restored, FIRST]
+    publish(registry, THIRD, restored)
+    assert registry.collect(keep=1, dry_run=False).removed == sorted([restored, FIRST])
+
+
+def test_garbage_of_one_size_leaves_the_other_alone(tmp_path: Path) -> None:
+    small, large = LocalRegistry(tmp_path, REPOSITORY), LocalRegistry(tmp_path, "acme/large")
+    publish(small, FIRST, None)
+    publish(small, SECOND, FIRST)
+    with large.staging(THIRD) as staged:
+        assert small.collect(keep=1, dry_run=False).removed == [FIRST]
+        assert staged.is_dir()
+
+
+def test_garbage_is_not_collected_while_a_publication_runs(tmp_path: Path) -> None:
+    registry = LocalRegistry(tmp_path, REPOSITORY)
+    with registry.staging(FIRST), pytest.raises(RegistryBusyError):
+        registry.collect(keep=1, dry_run=False)
+
+
+def test_a_dry_run_tells_every_file_and_leaves_nothing(tmp_path: Path) -> None:
+    registry = LocalRegistry(tmp_path, REPOSITORY)
+    dry_run = DryRun(registry)
+    publish(dry_run, FIRST, None)
+    assert [(change.repository, change.written) for change in dry_run.changes] == [
+        (f"acme/{name}", {"tiny.gguf": 40}) for name in REPOSITORIES
+    ]
+    assert registry.deployed() is None and [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["lock"]
+    publish(registry, FIRST, None)
+    with pytest.raises(RevisionConflictError):
+        publish(DryRun(registry), SECOND, None)
 
 
 def test_readers_see_the_old_revision_or_the_new_one_whole(tmp_path: Path) -> None:

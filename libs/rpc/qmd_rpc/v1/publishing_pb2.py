@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from qmd_rpc.v1 import evaluation_pb2 as foundry_dot_v1_dot_evaluation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x66oundry/v1/publishing.proto\x12\nfoundry.v1\x1a\x1b\x66oundry/v1/evaluation.proto\"\xc8\x01\n\x0ePublishRequest\x12\x0f\n\x07verdict\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12:\n\x08\x61\x64\x61pters\x18\x03 \x03(\x0b\x32(.foundry.v1.PublishRequest.AdaptersEntry\x12\x15\n\rdata_manifest\x18\x04 \x01(\t\x12\x12\n\nevaluation\x18\x05 \x01(\t\x1a/\n\rAdaptersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"r\n\x0fPublishResponse\x12(\n\x08progress\x18\x01 \x01(\x0b\x32\x14.foundry.v1.ProgressH\x00\x12,\n\ndeployment\x18\x02 \x01(\x0b\x32\x16.foundry.v1.DeploymentH\x00\x42\x07\n\x05\x65vent\"\x14\n\x12GetDeployedRequest\"A\n\x13GetDeployedResponse\x12*\n\ndeployment\x18\x01 \x01(\x0b\x32\x16.foundry.v1.Deployment\"\xd0\x01\n\nDeployment\x12\x12\n\nrepository\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12.\n\x04gguf\x18\x04 \x03(\x0b\x32 .foundry.v1.Deployment.GgufEntry\x12\x1c\n\x14\x64\x65\x66\x61ult_quantisation\x18\x05 \x01(\t\x12\x12\n\nverdict_id\x18\x06 \x01(\t\x1a+\n\tGgufEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\xa9\x01\n\x11PublishingService\x12\x44\n\x07Publish\x12\x1a.foundry.v1.PublishRequest\x1a\x1b.foundry.v1.PublishResponse0\x01\x12N\n\x0bGetDeployed\x12\x1e.foundry.v1.GetDeployedRequest\x1a\x1f.foundry.v1.GetDeployedResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x66oundry/v1/publishing.proto\x12\nfoundry.v1\x1a\x1b\x66oundry/v1/evaluation.proto\"\xd9\x01\n\x0ePublishRequest\x12\x0f\n\x07verdict\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12:\n\x08\x61\x64\x61pters\x18\x03 \x03(\x0b\x32(.foundry.v1.PublishRequest.AdaptersEntry\x12\x15\n\rdata_manifest\x18\x04 \x01(\t\x12\x12\n\nevaluation\x18\x05 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x06 \x01(\x08\x1a/\n\rAdaptersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9a\x01\n\x0fPublishResponse\x12(\n\x08progress\x18\x01 \x01(\x0b\x32\x14.foundry.v1.ProgressH\x00\x12,\n\ndeployment\x18\x02 \x01(\x0b\x32\x16.foundry.v1.DeploymentH\x00\x12&\n\x07\x63hanges\x18\x03 \x01(\x0b\x32\x13.foundry.v1.ChangesH\x00\x42\x07\n\x05\x65vent\"=\n\x07\x43hanges\x12\x32\n\x0crepositories\x18\x01 \x03(\x0b\x32\x1c.foundry.v1.RepositoryChange\"\xb6\x01\n\x10RepositoryChange\x12\x12\n\nrepository\x18\x01 \x01(\t\x12:\n\x07written\x18\x02 \x03(\x0b\x32).foundry.v1.RepositoryChange.WrittenEntry\x12\x0f\n\x07removed\x18\x03 \x03(\t\x12\x11\n\tunchanged\x18\x04 \x01(\r\x1a.\n\x0cWrittenEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x14\n\x12GetDeployedRequest\"A\n\x13GetDeployedResponse\x12*\n\ndeployment\x18\x01 \x01(\x0b\x32\x16.foundry.v1.Deployment\"\xd0\x01\n\nDeployment\x12\x12\n\nrepository\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12.\n\x04gguf\x18\x04 \x03(\x0b\x32 .foundry.v1.Deployment.GgufEntry\x12\x1c\n\x14\x64\x65\x66\x61ult_quantisation\x18\x05 \x01(\t\x12\x12\n\nverdict_id\x18\x06 \x01(\t\x1a+\n\tGgufEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x16\n\x14ListRevisionsRequest\"@\n\x15ListRevisionsResponse\x12\'\n\trevisions\x18\x01 \x03(\x0b\x32\x14.foundry.v1.Revision\"\x89\x01\n\x08Revision\x12\x10\n\x08revision\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x0f\n\x07\x63reated\x18\x03 \x01(\t\x12\x12\n\nverdict_id\x18\x04 \x01(\t\x12\x10\n\x08restores\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x14\n\x0crepositories\x18\x07 \x03(\t\"G\n\x0fRollbackRequest\x12\x12\n\nrepository\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\">\n\x10RollbackResponse\x12*\n\ndeployment\x18\x01 \x01(\x0b\x32\x16.foundry.v1.Deployment\"6\n\x15\x43ollectGarbageRequest\x12\x0c\n\x04keep\x18\x01 \x01(\r\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"F\n\x16\x43ollectGarbageResponse\x12\x0f\n\x07removed\x18\x01 \x03(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\x12\x0c\n\x04note\x18\x03 \x01(\t2\x9f\x03\n\x11PublishingService\x12\x44\n\x07Publish\x12\x1a.foundry.v1.PublishRequest\x1a\x1b.foundry.v1.PublishResponse0\x01\x12N\n\x0bGetDeployed\x12\x1e.foundry.v1.GetDeployedRequest\x1a\x1f.foundry.v1.GetDeployedResponse\x12T\n\rListRevisions\x12 .foundry.v1.ListRevisionsRequest\x1a!.foundry.v1.ListRevisionsResponse\x12\x45\n\x08Rollback\x12\x1b.foundry.v1.RollbackRequest\x1a\x1c.foundry.v1.RollbackResponse\x12W\n\x0e\x43ollectGarbage\x12!.foundry.v1.CollectGarbageRequest\x1a\".foundry.v1.CollectGarbageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,22 +34,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PUBLISHREQUEST_ADAPTERSENTRY']._loaded_options = None
   _globals['_PUBLISHREQUEST_ADAPTERSENTRY']._serialized_options = b'8\001'
+  _globals['_REPOSITORYCHANGE_WRITTENENTRY']._loaded_options = None
+  _globals['_REPOSITORYCHANGE_WRITTENENTRY']._serialized_options = b'8\001'
   _globals['_DEPLOYMENT_GGUFENTRY']._loaded_options = None
   _globals['_DEPLOYMENT_GGUFENTRY']._serialized_options = b'8\001'
   _globals['_PUBLISHREQUEST']._serialized_start=73
-  _globals['_PUBLISHREQUEST']._serialized_end=273
-  _globals['_PUBLISHREQUEST_ADAPTERSENTRY']._serialized_start=226
-  _globals['_PUBLISHREQUEST_ADAPTERSENTRY']._serialized_end=273
-  _globals['_PUBLISHRESPONSE']._serialized_start=275
-  _globals['_PUBLISHRESPONSE']._serialized_end=389
-  _globals['_GETDEPLOYEDREQUEST']._serialized_start=391
-  _globals['_GETDEPLOYEDREQUEST']._serialized_end=411
-  _globals['_GETDEPLOYEDRESPONSE']._serialized_start=413
-  _globals['_GETDEPLOYEDRESPONSE']._serialized_end=478
-  _globals['_DEPLOYMENT']._serialized_start=481
-  _globals['_DEPLOYMENT']._serialized_end=689
-  _globals['_DEPLOYMENT_GGUFENTRY']._serialized_start=646
-  _globals['_DEPLOYMENT_GGUFENTRY']._serialized_end=689
-  _globals['_PUBLISHINGSERVICE']._serialized_start=692
-  _globals['_PUBLISHINGSERVICE']._serialized_end=861
+  _globals['_PUBLISHREQUEST']._serialized_end=290
+  _globals['_PUBLISHREQUEST_ADAPTERSENTRY']._serialized_start=243
+  _globals['_PUBLISHREQUEST_ADAPTERSENTRY']._serialized_end=290
+  _globals['_PUBLISHRESPONSE']._serialized_start=293
+  _globals['_PUBLISHRESPONSE']._serialized_end=447
+  _globals['_CHANGES']._serialized_start=449
+  _globals['_CHANGES']._serialized_end=510
+  _globals['_REPOSITORYCHANGE']._serialized_start=513
+  _globals['_REPOSITORYCHANGE']._serialized_end=695
+  _globals['_REPOSITORYCHANGE_WRITTENENTRY']._serialized_start=649
+  _globals['_REPOSITORYCHANGE_WRITTENENTRY']._serialized_end=695
+  _globals['_GETDEPLOYEDREQUEST']._serialized_start=697
+  _globals['_GETDEPLOYEDREQUEST']._serialized_end=717
+  _globals['_GETDEPLOYEDRESPONSE']._serialized_start=719
+  _globals['_GETDEPLOYEDRESPONSE']._serialized_end=784
+  _globals['_DEPLOYMENT']._serialized_start=787
+  _globals['_DEPLOYMENT']._serialized_end=995
+  _globals['_DEPLOYMENT_GGUFENTRY']._serialized_start=952
+  _globals['_DEPLOYMENT_GGUFENTRY']._serialized_end=995
+  _globals['_LISTREVISIONSREQUEST']._serialized_start=997
+  _globals['_LISTREVISIONSREQUEST']._serialized_end=1019
+  _globals['_LISTREVISIONSRESPONSE']._serialized_start=1021
+  _globals['_LISTREVISIONSRESPONSE']._serialized_end=1085
+  _globals['_REVISION']._serialized_start=1088
+  _globals['_REVISION']._serialized_end=1225
+  _globals['_ROLLBACKREQUEST']._serialized_start=1227
+  _globals['_ROLLBACKREQUEST']._serialized_end=1298
+  _globals['_ROLLBACKRESPONSE']._serialized_start=1300
+  _globals['_ROLLBACKRESPONSE']._serialized_end=1362
+  _globals['_COLLECTGARBAGEREQUEST']._serialized_start=1364
+  _globals['_COLLECTGARBAGEREQUEST']._serialized_end=1418
+  _globals['_COLLECTGARBAGERESPONSE']._serialized_start=1420
+  _globals['_COLLECTGARBAGERESPONSE']._serialized_end=1490
+  _globals['_PUBLISHINGSERVICE']._serialized_start=1493
+  _globals['_PUBLISHINGSERVICE']._serialized_end=1908
 # @@protoc_insertion_point(module_scope)

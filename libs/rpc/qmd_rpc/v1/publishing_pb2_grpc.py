@@ -45,6 +45,21 @@ class PublishingServiceStub:
                 request_serializer=foundry_dot_v1_dot_publishing__pb2.GetDeployedRequest.SerializeToString,
                 response_deserializer=foundry_dot_v1_dot_publishing__pb2.GetDeployedResponse.FromString,
                 _registered_method=True)
+        self.ListRevisions = channel.unary_unary(
+                '/foundry.v1.PublishingService/ListRevisions',
+                request_serializer=foundry_dot_v1_dot_publishing__pb2.ListRevisionsRequest.SerializeToString,
+                response_deserializer=foundry_dot_v1_dot_publishing__pb2.ListRevisionsResponse.FromString,
+                _registered_method=True)
+        self.Rollback = channel.unary_unary(
+                '/foundry.v1.PublishingService/Rollback',
+                request_serializer=foundry_dot_v1_dot_publishing__pb2.RollbackRequest.SerializeToString,
+                response_deserializer=foundry_dot_v1_dot_publishing__pb2.RollbackResponse.FromString,
+                _registered_method=True)
+        self.CollectGarbage = channel.unary_unary(
+                '/foundry.v1.PublishingService/CollectGarbage',
+                request_serializer=foundry_dot_v1_dot_publishing__pb2.CollectGarbageRequest.SerializeToString,
+                response_deserializer=foundry_dot_v1_dot_publishing__pb2.CollectGarbageResponse.FromString,
+                _registered_method=True)
 
 
 class PublishingServiceServicer:
@@ -52,7 +67,8 @@ class PublishingServiceServicer:
     """
 
     def Publish(self, request, context):
-        """Publishes a judged model. FAILED_PRECONDITION says why a publication is refused.
+        """Publishes a judged model. FAILED_PRECONDITION says why a publication is refused. A dry run makes and tries
+        everything, and ends with what would change instead of a deployment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -60,6 +76,27 @@ class PublishingServiceServicer:
 
     def GetDeployed(self, request, context):
         """The revision that is deployed. NOT_FOUND where nothing is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRevisions(self, request, context):
+        """The revisions that are kept, newest first; the first is deployed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rollback(self, request, context):
+        """Deploys an earlier revision's content again, as a new revision. FAILED_PRECONDITION says why it cannot.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CollectGarbage(self, request, context):
+        """Removes revisions that are no longer needed, and what killed publications left.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -77,6 +114,21 @@ def add_PublishingServiceServicer_to_server(servicer, server):
                     servicer.GetDeployed,
                     request_deserializer=foundry_dot_v1_dot_publishing__pb2.GetDeployedRequest.FromString,
                     response_serializer=foundry_dot_v1_dot_publishing__pb2.GetDeployedResponse.SerializeToString,
+            ),
+            'ListRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRevisions,
+                    request_deserializer=foundry_dot_v1_dot_publishing__pb2.ListRevisionsRequest.FromString,
+                    response_serializer=foundry_dot_v1_dot_publishing__pb2.ListRevisionsResponse.SerializeToString,
+            ),
+            'Rollback': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rollback,
+                    request_deserializer=foundry_dot_v1_dot_publishing__pb2.RollbackRequest.FromString,
+                    response_serializer=foundry_dot_v1_dot_publishing__pb2.RollbackResponse.SerializeToString,
+            ),
+            'CollectGarbage': grpc.unary_unary_rpc_method_handler(
+                    servicer.CollectGarbage,
+                    request_deserializer=foundry_dot_v1_dot_publishing__pb2.CollectGarbageRequest.FromString,
+                    response_serializer=foundry_dot_v1_dot_publishing__pb2.CollectGarbageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +186,87 @@ class PublishingService:
             '/foundry.v1.PublishingService/GetDeployed',
             foundry_dot_v1_dot_publishing__pb2.GetDeployedRequest.SerializeToString,
             foundry_dot_v1_dot_publishing__pb2.GetDeployedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/foundry.v1.PublishingService/ListRevisions',
+            foundry_dot_v1_dot_publishing__pb2.ListRevisionsRequest.SerializeToString,
+            foundry_dot_v1_dot_publishing__pb2.ListRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rollback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/foundry.v1.PublishingService/Rollback',
+            foundry_dot_v1_dot_publishing__pb2.RollbackRequest.SerializeToString,
+            foundry_dot_v1_dot_publishing__pb2.RollbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CollectGarbage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/foundry.v1.PublishingService/CollectGarbage',
+            foundry_dot_v1_dot_publishing__pb2.CollectGarbageRequest.SerializeToString,
+            foundry_dot_v1_dot_publishing__pb2.CollectGarbageResponse.FromString,
             options,
             channel_credentials,
             insecure,
