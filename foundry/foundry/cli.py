@@ -7,7 +7,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from foundry import data_commands, doctor, evals_commands, model_commands, run_commands, score_commands, train_commands
+from foundry import (
+    data_commands,
+    doctor,
+    evals_commands,
+    model_commands,
+    qmd_commands,
+    run_commands,
+    score_commands,
+    train_commands,
+)
 from foundry.config import profile_folder
 from foundry.console import stderr
 from foundry.services import StageError, module_command
@@ -30,6 +39,7 @@ app.add_typer(data_commands.app, name="data")
 app.add_typer(evals_commands.app, name="evals")
 app.add_typer(train_commands.app, name="train")
 app.add_typer(run_commands.runs_app, name="runs")
+app.add_typer(qmd_commands.app, name="qmd")
 app.command("run")(run_commands.run)
 app.command("expand")(model_commands.expand)
 app.command("search")(model_commands.search)

@@ -1,0 +1,114 @@
+"""QMD's `index.yml`: where it is, and the line in it that names the model that expands queries (QMD 2.8)."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from qmd_schema.errors import ConfigError
+
+INDEX_NAME = "index.yml"
+
+_PLAIN = re.compile(r"[A-Za-z0-9/][A-Za-z0-9/._+-]*")
+_REMEDY = "Put the lines there by hand; `foundry qmd install` prints them."
+
+
+def index_path(environment: Mapping[str, str] = os.environ) -> Path:
+    """QMD's own config file: in $QMD_CONFIG_DIR, else in qmd/ of $XDG_CONFIG_HOME, else in ~/.config/qmd/."""
+    if folder := environment.get("QMD_CONFIG_DIR"):
+        return Path(folder) / INDEX_NAME
+    root = environment.get("XDG_CONFIG_HOME")
+    return (Path(root) if root else Path.home() / ".config") / "qmd" / INDEX_NAME
+
+
+def generate_lines(gguf: str) -> str:
+    """The lines of `index.yml` that have QMD expand queries with a GGUF file. gguf: its absolute path."""
+    return f"models:\n  generate: {_scalar(gguf)}\n"
+
+
+def with_generate(text: str, gguf: str, where: str = INDEX_NAME) -> str:
+    """The text of an `index.yml` with `models.generate` set to a file; all else stays as it is, comments too.
+
+    where: names the file in errors. Raises ConfigError for a text that cannot be edited so.
+    """
+    try:
+        root = yaml.compose(text)
+        before = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not readable as YAML: {error}. {_REMEDY}") from error
+    if before is not None and not isinstance(before, dict):
+        raise ConfigError(f"{where}: holds a {type(before).__name__}, QMD wants a mapping of keys to values. {_REMEDY}")
+    edited = _edit(text, root, gguf)
+    if not _says(edited, before or {}, gguf):
+        raise ConfigError(f"{where}: written in a way that cannot be edited safely. {_REMEDY}")
+    return edited
+
+
+def _edit(text: str, root: yaml.Node | None, gguf: str) -> str:
+    newline = "\r\n" if "\r\n" in text else "\n"
+    if root is None or not root.value:
+        lines = generate_lines(gguf).replace("\n", newline)
+        return (text if root is None else text[: root.start_mark.index]) + _break(text, root, newline) + lines
+    models = _value(root, "models")
+    if models is None:
+        if root.flow_style:
+            return _insert(text, root.start_mark.index + 1, f"models: {{generate: {json.dumps(gguf)}}}, ")
+        lines = generate_lines(gguf).replace("\n", newline + " " * root.start_mark.column).rstrip(" ")
+        end = _end_of(text, root)
+        return _insert(text, end, ("" if text[:end].endswith("\n") else newline) + " " * root.start_mark.column + lines)
+    generate = _value(models, "generate") if isinstance(models, yaml.MappingNode) else None
+    if generate is not None:
+        return text[: generate.start_mark.index] + _scalar(gguf) + text[generate.end_mark.index :]
+    if isinstance(models, yaml.MappingNode) and models.value:
+        start = models.start_mark
+        if models.flow_style:
+            return _insert(text, start.index + 1, f"generate: {json.dumps(gguf)}, ")
+        return _insert(text, start.index, f"generate: {_scalar(gguf)}{newline}{' ' * start.column}")
+    indent = " " * (root.start_mark.column + 2)
+    if models.start_mark.index == models.end_mark.index:
+        return _insert(text, _key_end(root, "models") + 1, f"{newline}{indent}generate: {_scalar(gguf)}")
+    inline = f"{{generate: {json.dumps(gguf)}}}"
+    return text[: models.start_mark.index] + inline + text[models.end_mark.index :]
+
+
+def _value(mapping: yaml.Node, key: str) -> yaml.Node | None:
+    return next((value for name, value in mapping.value if name.value == key), None)
+
+
+def _key_end(mapping: yaml.Node, key: str) -> int:
+    return next(int(name.end_mark.index) for name, _ in mapping.value if name.value == key)
+
+
+def _break(text: str, root: yaml.Node | None, newline: str) -> str:
+    """What has to stand between a text without keys and its first one."""
+    return newline if root is None and text and not text.endswith("\n") else ""
+
+
+def _end_of(text: str, root: yaml.Node) -> int:
+    """Where a key may be added behind the last one of a block mapping: before the end of the document."""
+    ending = re.compile(r"^(\.\.\.|---)", re.MULTILINE).search(text, root.value[-1][1].end_mark.index)
+    return ending.start() if ending else len(text)
+
+
+def _insert(text: str, place: int, what: str) -> str:
+    return text[:place] + what + text[place:]
+
+
+def _scalar(text: str) -> str:
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+
+
+def _says(edited: str, before: dict[str, Any], gguf: str) -> bool:
+    """Whether a text says what was said before but for the model."""
+    models = before.get("models")
+    if models is not None and not isinstance(models, dict):
+        return False
+    try:
+        after = yaml.safe_load(edited)
+    except yaml.YAMLError:
+        return False
+    return bool(after == before | {"models": (models or {}) | {"generate": gguf}})
