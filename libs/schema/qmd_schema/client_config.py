@@ -56,22 +56,27 @@ def _edit(text: str, root: yaml.Node | None, gguf: str) -> str:
     models = _value(root, "models")
     if models is None:
         if root.flow_style:
-            return _insert(text, root.start_mark.index + 1, f"models: {{generate: {json.dumps(gguf)}}}, ")
+            return _insert(text, root.start_mark.index + 1, f"models: {{generate: {_scalar(gguf)}}}, ")
         lines = generate_lines(gguf).replace("\n", newline + " " * root.start_mark.column).rstrip(" ")
         end = _end_of(text, root)
         return _insert(text, end, ("" if text[:end].endswith("\n") else newline) + " " * root.start_mark.column + lines)
     generate = _value(models, "generate") if isinstance(models, yaml.MappingNode) else None
     if generate is not None:
-        return text[: generate.start_mark.index] + _scalar(gguf) + text[generate.end_mark.index :]
+        if generate.start_mark.index == generate.end_mark.index:
+            return _insert(text, _key_end(models, "generate") + 1, f" {_scalar(gguf)}")
+        start, end = generate.start_mark.index, generate.end_mark.index
+        while text[end - 1] in "\r\n ":  # a block scalar ends where the next key begins
+            end -= 1
+        return text[:start] + _scalar(gguf) + text[end:]
     if isinstance(models, yaml.MappingNode) and models.value:
         start = models.start_mark
         if models.flow_style:
-            return _insert(text, start.index + 1, f"generate: {json.dumps(gguf)}, ")
+            return _insert(text, start.index + 1, f"generate: {_scalar(gguf)}, ")
         return _insert(text, start.index, f"generate: {_scalar(gguf)}{newline}{' ' * start.column}")
     indent = " " * (root.start_mark.column + 2)
     if models.start_mark.index == models.end_mark.index:
         return _insert(text, _key_end(root, "models") + 1, f"{newline}{indent}generate: {_scalar(gguf)}")
-    inline = f"{{generate: {json.dumps(gguf)}}}"
+    inline = f"{{generate: {_scalar(gguf)}}}"
     return text[: models.start_mark.index] + inline + text[models.end_mark.index :]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from publisher.child import StepError, run_child
 from publisher.config import Margins, ParityConfig
+from publisher.measures import worth
 from publisher.parity import FileParity, Worth, broken_margins, template_problem, tie_problem, token_problem
 from publisher.probe import Report, prompt_ids
 from publisher.questions import PROBE_QUERY, Questions
@@ -89,8 +90,12 @@ class GgufMaker:
 
     def measure(self, config: ParityConfig, quantisations: Sequence[str], scratch: "Scratch") -> dict[str, Worth]:
         """What the answers of each file are worth, after `ask`."""
-        scratch.config.write_text(config.model_dump_json())
-        arguments = [scratch.config, scratch.questions, *map(scratch.report, quantisations)]
+        if config.collection is None:
+            questions = Questions.model_validate_json(scratch.questions.read_bytes())
+            reports = {q: Report.model_validate_json(scratch.report(q).read_bytes()) for q in quantisations}
+            return {quantisation: worth(questions, report, None) for quantisation, report in reports.items()}
+        scratch.collection.write_text(config.collection.model_dump_json(), encoding="utf-8")
+        arguments = [scratch.collection, config.search_cache, scratch.questions, *map(scratch.report, quantisations)]
         rows = json.loads(run_child("publisher.measures", arguments, self.cancelled, self.step_seconds))
         return {quantisation: Worth(**row) for quantisation, row in zip(quantisations, rows, strict=True)}
 
@@ -110,21 +115,21 @@ class Scratch:
         return self.folder / "reference.npy"
 
     @property
-    def config(self) -> Path:
-        return self.folder / "parity.json"
+    def collection(self) -> Path:
+        return self.folder / "collection.json"
 
     def report(self, quantisation: str) -> Path:
         return self.folder / f"{quantisation}.json"
 
 
-def describe(gguf: Path, report: Report, worth: Worth, bf16: Worth, margins: Margins, quantisation: str) -> GgufFile:
+def describe(gguf: Path, report: Report, value: Worth, bf16: Worth, margins: Margins, quantisation: str) -> GgufFile:
     """A finished file with what its answers show beside those of bf16."""
     parity = FileParity(
         quantisation=quantisation,
         bytes=gguf.stat().st_size,
         total_variation=max(report.total_variation),
-        worth=worth,
-        broken=broken_margins(worth, bf16, margins),
+        worth=value,
+        broken=broken_margins(value, bf16, margins),
     )
     return GgufFile(quantisation, gguf.name, parity.bytes, tensor_types(gguf), report.answers[0], parity)
 

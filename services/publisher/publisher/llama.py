@@ -195,8 +195,8 @@ class ExpansionModel:
         """The tokens that the grammar takes next.
 
         Asking llama.cpp about a whole vocabulary takes longer than the model itself, so what it says is kept: it
-        depends on the line's beginning alone, on whether there is a line before it, and on the bytes of a character that
-        is not whole yet.
+        depends on the line's beginning, on whether it is the first, and on the bytes of a character that is not whole
+        yet.
         """
         whole = len(one.line.decode("utf-8", errors="ignore").encode())
         key = bool(one.answer), one.line[:_LINE_BEGINNING], one.line[whole:]

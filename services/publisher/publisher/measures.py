@@ -1,16 +1,16 @@
-"""What the answers of a publication's files are worth, in a process of its own, since the search's embedder is large.
+"""What the answers of a publication's files are worth.
 
-`python -m publisher.measures CONFIG QUESTIONS REPORT…` prints one JSON object a report: valid, rubric, gain.
+`python -m publisher.measures COLLECTION CACHE QUESTIONS REPORT…` prints one JSON object a report: valid, rubric, gain.
+It is a process of its own where a collection is searched, since the search's embedder is large.
 """
 
 import argparse
 import json
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from publisher.config import ParityConfig
+from publisher.config import CollectionConfig
 from publisher.parity import Worth, is_valid, mean_worth
 from publisher.probe import Report
 from publisher.questions import Question, Questions
@@ -23,7 +23,7 @@ from qmd_search.hybrid import HybridSearch
 from qmd_search.vectors import Embedder
 
 
-class _Judge:
+class Judge:
     """Searches the collection that answers are measured on."""
 
     def __init__(self, collection: Collection, search: HybridSearch, asked: Sequence[Question]) -> None:
@@ -39,12 +39,8 @@ class _Judge:
         return quality(ranking, self._collection.qrels[str(question.judged)]).ndcg
 
 
-def measure(questions: Questions, reports: Sequence[Report], judge: _Judge | None) -> list[Worth]:
-    """The worth of each report's answers."""
-    return [_worth(questions, report, judge) for report in reports]
-
-
-def _worth(questions: Questions, report: Report, judge: _Judge | None) -> Worth:
+def worth(questions: Questions, report: Report, judge: Judge | None) -> Worth:
+    """Of a report's answers; without a judge their gain is not measured."""
     answered = list(zip(questions.asked, report.answers, report.ended, strict=True))
     return mean_worth(
         [is_valid(question.text, answer, ended) for question, answer, ended in answered],
@@ -55,21 +51,18 @@ def _worth(questions: Questions, report: Report, judge: _Judge | None) -> Worth:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m publisher.measures", description=__doc__)
-    parser.add_argument("config", type=Path, help="ParityConfig as JSON")
+    parser.add_argument("collection", type=Path, help="CollectionConfig as JSON")
+    parser.add_argument("cache", type=Path, help="folder of search indexes and embeddings")
     parser.add_argument("questions", type=Path)
     parser.add_argument("reports", type=Path, nargs="+")
     given = parser.parse_args()
-    config = ParityConfig.model_validate_json(given.config.read_bytes())
+    config = CollectionConfig.model_validate_json(given.collection.read_bytes())
     questions = Questions.model_validate_json(given.questions.read_bytes())
     reports = [Report.model_validate_json(path.read_bytes()) for path in given.reports]
-    with ExitStack() as stack:
-        judge = None
-        if config.collection is not None:
-            collection = load_collection(config.collection.path, config.collection.split)
-            embedder = Embedder(config.search_cache / "embeddings.sqlite")
-            search = stack.enter_context(HybridSearch.open(collection, embedder, config.search_cache))
-            judge = _Judge(collection, search, questions.asked)
-        print(json.dumps([asdict(worth) for worth in measure(questions, reports, judge)]))
+    collection = load_collection(config.path, config.split)
+    with HybridSearch.open(collection, Embedder(given.cache / "embeddings.sqlite"), given.cache) as search:
+        judge = Judge(collection, search, questions.asked)
+        print(json.dumps([asdict(worth(questions, report, judge)) for report in reports]))
 
 
 if __name__ == "__main__":
