@@ -1,6 +1,6 @@
 """What a publication takes: seconds a step, and the most memory of all its processes.
 
-Publishes a model folder into a registry in a temporary folder, with a verdict made for the occasion, and prints a table.
+Publishes a model folder into a registry in a temporary folder, with a verdict made for it, and prints tables.
 """
 
 import argparse

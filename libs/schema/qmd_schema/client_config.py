@@ -36,64 +36,67 @@ def with_generate(text: str, gguf: str, where: str = INDEX_NAME) -> str:
     where: names the file in errors. Raises ConfigError for a text that cannot be edited so.
     """
     try:
-        root = yaml.compose(text)
         before = yaml.safe_load(text)
+        root = yaml.compose(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not readable as YAML: {error}. {_REMEDY}") from error
     if before is not None and not isinstance(before, dict):
         raise ConfigError(f"{where}: holds a {type(before).__name__}, QMD wants a mapping of keys to values. {_REMEDY}")
-    edited = _edit(text, root, gguf)
+    edited = _edit(text, root if isinstance(root, yaml.MappingNode) else None, gguf)
     if not _says(edited, before or {}, gguf):
         raise ConfigError(f"{where}: written in a way that cannot be edited safely. {_REMEDY}")
     return edited
 
 
-def _edit(text: str, root: yaml.Node | None, gguf: str) -> str:
+def _edit(text: str, root: yaml.MappingNode | None, gguf: str) -> str:
     newline = "\r\n" if "\r\n" in text else "\n"
-    if root is None or not root.value:
-        lines = generate_lines(gguf).replace("\n", newline)
-        return (text if root is None else text[: root.start_mark.index]) + _break(text, root, newline) + lines
+    lines = generate_lines(gguf).replace("\n", newline)
+    if root is None:
+        return text + ("" if text.endswith("\n") or not text else newline) + lines
+    start = root.start_mark
+    if not root.value:
+        return text[: start.index] + lines + text[root.end_mark.index :].removeprefix(newline)
     models = _value(root, "models")
-    if models is None:
-        if root.flow_style:
-            return _insert(text, root.start_mark.index + 1, f"models: {{generate: {_scalar(gguf)}}}, ")
-        lines = generate_lines(gguf).replace("\n", newline + " " * root.start_mark.column).rstrip(" ")
-        end = _end_of(text, root)
-        return _insert(text, end, ("" if text[:end].endswith("\n") else newline) + " " * root.start_mark.column + lines)
-    generate = _value(models, "generate") if isinstance(models, yaml.MappingNode) else None
-    if generate is not None:
-        if generate.start_mark.index == generate.end_mark.index:
-            return _insert(text, _key_end(models, "generate") + 1, f" {_scalar(gguf)}")
-        start, end = generate.start_mark.index, generate.end_mark.index
-        while text[end - 1] in "\r\n ":  # a block scalar ends where the next key begins
-            end -= 1
-        return text[:start] + _scalar(gguf) + text[end:]
-    if isinstance(models, yaml.MappingNode) and models.value:
-        start = models.start_mark
-        if models.flow_style:
-            return _insert(text, start.index + 1, f"generate: {_scalar(gguf)}, ")
-        return _insert(text, start.index, f"generate: {_scalar(gguf)}{newline}{' ' * start.column}")
-    indent = " " * (root.start_mark.column + 2)
-    if models.start_mark.index == models.end_mark.index:
-        return _insert(text, _key_end(root, "models") + 1, f"{newline}{indent}generate: {_scalar(gguf)}")
-    inline = f"{{generate: {_scalar(gguf)}}}"
-    return text[: models.start_mark.index] + inline + text[models.end_mark.index :]
+    if models is not None:
+        return _set_generate(text, root, models, gguf, newline)
+    if root.flow_style:
+        return _insert(text, start.index + 1, f"models: {{generate: {_scalar(gguf)}}}, ")
+    end = _end_of(text, root)
+    indent = " " * start.column
+    lines = "".join(indent + line for line in lines.splitlines(keepends=True))
+    return _insert(text, end, ("" if text[:end].endswith("\n") else newline) + lines)
 
 
-def _value(mapping: yaml.Node, key: str) -> yaml.Node | None:
+def _set_generate(text: str, root: yaml.MappingNode, models: yaml.Node, gguf: str, newline: str) -> str:
+    """The text with the model set under a key `models` that is there."""
+    path = _scalar(gguf)
+    if not isinstance(models, yaml.MappingNode) or not models.value:
+        if models.start_mark.index == models.end_mark.index:
+            indent = " " * (root.start_mark.column + 2)
+            return _insert(text, _key_end(root, "models") + 1, f"{newline}{indent}generate: {path}")
+        return text[: models.start_mark.index] + f"{{generate: {path}}}" + text[models.end_mark.index :]
+    generate = _value(models, "generate")
+    if generate is None:
+        separator = ", " if models.flow_style else newline + " " * models.start_mark.column
+        place = models.start_mark.index + (1 if models.flow_style else 0)
+        return _insert(text, place, f"generate: {path}{separator}")
+    start, end = generate.start_mark.index, generate.end_mark.index
+    if start == end:
+        return _insert(text, _key_end(models, "generate") + 1, f" {path}")
+    while text[end - 1] in "\r\n ":  # a block scalar ends where the next key begins
+        end -= 1
+    return text[:start] + path + text[end:]
+
+
+def _value(mapping: yaml.MappingNode, key: str) -> yaml.Node | None:
     return next((value for name, value in mapping.value if name.value == key), None)
 
 
-def _key_end(mapping: yaml.Node, key: str) -> int:
+def _key_end(mapping: yaml.MappingNode, key: str) -> int:
     return next(int(name.end_mark.index) for name, _ in mapping.value if name.value == key)
 
 
-def _break(text: str, root: yaml.Node | None, newline: str) -> str:
-    """What has to stand between a text without keys and its first one."""
-    return newline if root is None and text and not text.endswith("\n") else ""
-
-
-def _end_of(text: str, root: yaml.Node) -> int:
+def _end_of(text: str, root: yaml.MappingNode) -> int:
     """Where a key may be added behind the last one of a block mapping: before the end of the document."""
     ending = re.compile(r"^(\.\.\.|---)", re.MULTILINE).search(text, root.value[-1][1].end_mark.index)
     return ending.start() if ending else len(text)

@@ -28,11 +28,11 @@ class Judge:
 
     def __init__(self, collection: Collection, search: HybridSearch, asked: Sequence[Question]) -> None:
         self._collection, self._search = collection, search
-        self._plain = {q.judged: self._ndcg(q, ()) for q in asked if q.judged is not None}
+        self._plain = {q.text: self._ndcg(q, ()) for q in asked if q.judged is not None}
 
     def gain(self, question: Question, answer: str) -> float:
         """In nDCG@10, over the query without expansion."""
-        return self._ndcg(question, serve(question.text, answer).lines) - self._plain[question.judged]
+        return self._ndcg(question, serve(question.text, answer).lines) - self._plain[question.text]
 
     def _ndcg(self, question: Question, lines: Sequence[Line]) -> float:
         ranking = [hit.id for hit in self._search.search(question.text, lines)]

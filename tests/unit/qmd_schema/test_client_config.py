@@ -69,6 +69,7 @@ def test_models_are_added_behind_everything_else() -> None:
         "# nothing yet",
         "---\n",
         "{}\n",
+        "# above\n{}  # behind\n# below\n",
         "collections: {}",
         "models:\n",
         "models:  # later\ncollections: {}\n",
