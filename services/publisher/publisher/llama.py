@@ -90,9 +90,11 @@ class ExpansionModel:
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self._words: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self._at_once, self._context_tokens = at_once, context_tokens
+        self._lead: list[int] = []
+        sequences = at_once + 1 if at_once > 1 else 1
         parameters = llama_cpp.llama_context_default_params()
-        parameters.n_ctx = at_once * context_tokens
-        parameters.n_seq_max = at_once
+        parameters.n_ctx = sequences * context_tokens
+        parameters.n_seq_max = sequences
         parameters.n_batch = parameters.n_ubatch = _BATCH_TOKENS
         parameters.n_threads = parameters.n_threads_batch = threads or max(1, len(os.sched_getaffinity(0)) // 2)
         parameters.kv_unified = False
@@ -115,12 +117,20 @@ class ExpansionModel:
         bos_token = self._cpp.llama_vocab_get_text(self._vocab, bos).decode() if bos >= 0 else None
         return self._tokenize(prompt_text(query, bos_token))
 
-    def logits(self, ids: Sequence[int], first: int) -> Logits:
-        """The logits of the token after each of `ids` from place `first` on, [tokens, vocabulary]."""
+    def share(self, lead: Sequence[int]) -> None:
+        """Reads the tokens that all prompts to come begin with, once, in a sequence of their own; for `at_once` > 1."""
+        self._lead = []
         self._cpp.llama_memory_clear(self._memory, True)
-        steps = [_Step(0, place, token, place >= first) for place, token in enumerate(ids)]
-        parts = [steps[start : start + _BATCH_TOKENS] for start in range(0, len(steps), _BATCH_TOKENS)]
-        return np.concatenate([self._read(part).copy() for part in parts])
+        self._read_prompt(self._at_once, lead)
+        self._lead = list(lead)
+
+    def logits(self, ids: Sequence[int], first: int) -> Logits:
+        """The logits of the token after each of `ids` from place `first` on, which is not in what is shared.
+
+        Returns [tokens, vocabulary].
+        """
+        self._forget(0)
+        return self._read_prompt(0, ids, first)
 
     def expand(self, query: str, seed: int | None = None) -> str:
         """What the model writes for a query, unfiltered; without a seed another answer each time, as in QMD.
@@ -134,18 +144,17 @@ class ExpansionModel:
 
         Raises UserError as `expand`.
         """
-        self._cpp.llama_memory_clear(self._memory, True)
         waiting = [(place, self._prompt(query), seeds[place]) for place, query in enumerate(queries)]
         free = list(range(self._at_once))
         writing: list[_Writing] = []
         answers: dict[int, Answer] = {}
         while waiting or writing:
             while waiting and free:
+                self._forget(free[-1])
                 writing.append(self._begin(free.pop(), *waiting.pop(0)))
             self._advance(writing)
             for one in [one for one in writing if one.ended or len(one.answer) == QMD_DECODE.max_tokens]:
                 answers[one.place] = Answer(self._text(one.answer), one.ended)
-                self._cpp.llama_memory_seq_rm(self._memory, one.sequence, -1, -1)
                 self._cpp.llama_sampler_free(one.grammar)
                 writing.remove(one)
                 free.append(one.sequence)
@@ -173,9 +182,7 @@ class ExpansionModel:
 
     def _begin(self, sequence: int, place: int, prompt: Sequence[int], seed: int) -> "_Writing":
         """Reads all of a prompt but its last token, which `_advance` reads."""
-        steps = [_Step(sequence, place, token, False) for place, token in enumerate(prompt[:-1])]
-        for start in range(0, len(steps), _BATCH_TOKENS):
-            self._read(steps[start : start + _BATCH_TOKENS])
+        self._read_prompt(sequence, prompt[:-1])
         grammar = self._cpp.llama_sampler_init_grammar(self._vocab, GRAMMAR.encode(), b"root")
         return _Writing(place, sequence, grammar, np.random.default_rng(seed), len(prompt) - 1, prompt[-1])
 
@@ -208,6 +215,19 @@ class ExpansionModel:
             self._cpp.llama_sampler_apply(one.grammar, ctypes.byref(array))
             self._allowed_after[key] = np.flatnonzero(np.isfinite(candidates["logit"]))
         return self._allowed_after[key]
+
+    def _read_prompt(self, sequence: int, ids: Sequence[int], first: int | None = None) -> Logits:
+        """Reads tokens into an empty sequence, what is shared by copying it; logits from place `first` on."""
+        known = len(self._lead) if list(ids[: len(self._lead)]) == self._lead else 0
+        if known:
+            self._cpp.llama_memory_seq_cp(self._memory, self._at_once, sequence, -1, -1)
+        wanted = len(ids) if first is None else first
+        steps = [_Step(sequence, place, ids[place], place >= wanted) for place in range(known, len(ids))]
+        parts = [steps[start : start + _BATCH_TOKENS] for start in range(0, len(steps), _BATCH_TOKENS)]
+        return np.concatenate([np.empty((0, self._words), np.float32), *(self._read(part).copy() for part in parts)])
+
+    def _forget(self, sequence: int) -> None:
+        self._cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
     def _read(self, steps: Sequence[_Step]) -> Logits:
         """Reads at most `_BATCH_TOKENS` tokens; the logits of those that want them, [tokens, vocabulary]."""

@@ -6,6 +6,7 @@ writes a smaller file.
 """
 
 import argparse
+import copy
 import json
 import os
 from pathlib import Path
@@ -60,8 +61,9 @@ def write_reference(model: Path, questions: Questions, output: Path) -> None:
     written = np.lib.format.open_memmap(output, mode="w+", dtype=np.float32, shape=shape)
     place = 0
     with torch.no_grad():
+        read = loaded(torch.tensor([prompts[0][:lead]]), use_cache=True, logits_to_keep=1).past_key_values
         for ids in prompts:
-            logits = loaded(torch.tensor([ids]), logits_to_keep=len(ids) - lead).logits[0]
+            logits = loaded(torch.tensor([ids[lead:]]), past_key_values=copy.deepcopy(read)).logits[0]
             written[place : place + len(logits)] = logits.numpy()
             place += len(logits)
     written.flush()
@@ -78,6 +80,7 @@ def ask(gguf: Path, questions: Questions, reference: Path) -> Report:
             return Report(
                 chat_template=model.chat_template, prompt_ids=prompts, total_variation=[], answers=[], ended=[]
             )
+        model.share(prompts[0][:lead])
         distances, place = [], 0
         for ids in prompts:
             rows = expected[place : place + len(ids) - lead]
