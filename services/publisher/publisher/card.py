@@ -2,15 +2,19 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from publisher.config import PublisherConfig
-from publisher.gguf import PROBE_QUERY, GgufFile
+from publisher.gguf import GgufFile
+from publisher.parity import fell_back
+from publisher.plot import gains_svg
+from publisher.questions import PROBE_QUERY
 from publisher.registry import Publication
+from qmd_schema.client_config import generate_lines
 from qmd_schema.contract import (
     GRAMMAR,
     QMD_CONTRACT,
@@ -34,7 +38,8 @@ class Published:
     config: PublisherConfig
     publication: Publication
     verdict: Verdict
-    gguf: list[GgufFile]
+    measured: list[GgufFile]
+    """Every GGUF file that was made, those left out of the publication too."""
     bos_token: str | None
     """The tokenizer's."""
     adapters: list[str]
@@ -42,8 +47,13 @@ class Published:
     data_files: list[str]
 
     @property
+    def gguf(self) -> list[GgufFile]:
+        """The files that are published."""
+        return [file for file in self.measured if file.quantisation in self.publication.gguf]
+
+    @property
     def default_gguf(self) -> GgufFile:
-        return next(file for file in self.gguf if file.quantisation == self.config.default_quantisation)
+        return next(file for file in self.gguf if file.quantisation == self.publication.default_quantisation)
 
 
 def texts(published: Published) -> dict[str, str]:
@@ -51,10 +61,12 @@ def texts(published: Published) -> dict[str, str]:
     name = published.config.name
     return {
         f"{name}/README.md": _render("model.md.j2", published, metadata=_model_metadata(published)),
+        f"{name}/gains.svg": gains_svg(published.verdict.gains, published.verdict.minimum_effect),
         f"{name}-gguf/README.md": _render("gguf.md.j2", published, metadata=_gguf_metadata(published)),
         f"{name}-gguf/Modelfile": modelfile(published.default_gguf.name, published.bos_token),
         f"{name}-gguf/completion.json": completion_request(PROBE_QUERY, published.bos_token),
         f"{name}-gguf/grammar.gbnf": GRAMMAR,
+        f"{name}-gguf/parity.json": json.dumps([asdict(file.parity) for file in published.measured], indent=2) + "\n",
         **{
             f"{name}-{suffix}/README.md": _render(
                 "adapter.md.j2", published, metadata=_adapter_metadata(suffix, published), suffix=suffix
@@ -186,6 +198,9 @@ def _render(template: str, published: Published, **values: Any) -> str:
         publication=published.publication,
         verdict=published.verdict,
         gguf=published.gguf,
+        measured=published.measured,
+        fell_back=fell_back,
+        index_lines=generate_lines(f"/absolute/path/to/{published.default_gguf.name}"),
         default_gguf=published.default_gguf,
         adapters=published.adapters,
         adapter_base=adapter_base,

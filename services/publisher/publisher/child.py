@@ -32,7 +32,8 @@ def run_child(module: str, arguments: Sequence[str | Path], cancelled: threading
     Raises StepError when it fails or takes longer than `seconds`, CalledOffError soon after `cancelled` is set.
     """
     command = [sys.executable, "-m", "publisher.child", module, *map(str, arguments)]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    # Threads that spin while they wait for each other would crawl on cores that others use.
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "passive"}
     end = time.monotonic() + seconds
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", errors="replace", env=environment

@@ -83,6 +83,56 @@ class HubConfig(StrictModel):
         return value.rstrip("/")
 
 
+class CollectionConfig(StrictModel):
+    """One judged collection in BEIR's format."""
+
+    path: Path = Field(description="Folder with corpus.jsonl, queries.jsonl and judgements.")
+    split: str | None = Field(None, description="Judgements of qrels_SPLIT.tsv; without a split qrels.tsv.")
+
+
+class Margins(StrictModel):
+    """How far the answers of a quantised file may fall below those of bf16, on the mean.
+
+    Answers are drawn, so the means of two files that are equally good differ; each margin is two to three standard
+    errors of that difference at 32 answers, 16 of them judged. They catch a quantisation that breaks a model, not one
+    that costs it a little; more answers allow narrower margins.
+    """
+
+    valid: float = Field(
+        0.15, ge=0, le=1, description="Share of answers (0 to 1) that keep every rule of an expansion: 4 of 32."
+    )
+    rubric: float = Field(0.05, ge=0, le=1, description="Points of the rubric score (0 to 1).")
+    gain: float = Field(0.09, ge=0, le=1, description="Gain in nDCG@10 over no expansion; it varies most.")
+
+
+class ParityConfig(StrictModel):
+    """What every GGUF file has to show before it becomes visible."""
+
+    prompts: int = Field(32, ge=2, description="Queries whose prompts are compared token by token.")
+    tolerance: float = Field(
+        0.03,
+        gt=0,
+        le=1,
+        description="Most total variation (0 to 1) between the next-token distributions of the bf16 file and of the "
+        "model folder, mean over the tokens of the worst prompt; see the service's README for what is usual.",
+    )
+    queries: Path = Field(
+        Path("evals/queries.jsonl"), description="JSONL file with a query a line: the prompts, and what is answered."
+    )
+    answers: int = Field(
+        16,
+        ge=1,
+        description="Queries that every file answers, and as many of the collection: they are most of the time.",
+    )
+    collection: CollectionConfig | None = Field(
+        None,
+        description="What the gain in retrieval is measured on; without it that part is left out, as the card says.",
+    )
+    seed: int = Field(0, ge=0, description="Of the draws, so that the same files get the same answers.")
+    margins: Margins = Margins()
+    search_cache: Path = Field(Path("runs/search"), description="Folder of search indexes and embeddings.")
+
+
 class PublisherConfig(StrictModel):
     """The publishing service."""
 
@@ -101,9 +151,12 @@ class PublisherConfig(StrictModel):
     quantisations: list[Quantisation] = Field(
         ["bf16", "Q8_0", "Q4_K_M"], description="GGUF files to make. The others are made from bf16, which is a must."
     )
-    default_quantisation: Quantisation = Field(
-        "Q8_0", description="The file QMD is pointed at: at 8 bits a weight half the size of bf16, and faster."
+    default_quantisation: Quantisation | None = Field(
+        None,
+        description="The file QMD is pointed at; null for the smallest one that holds every margin of `parity`. One "
+        "that is named here and does not hold them stops the publication.",
     )
+    parity: ParityConfig = ParityConfig()
     signing_key: Path = Field(
         Path("runs/keys/verdict.key"),
         description="Ed25519 key file of the evaluator; only verdicts signed with it are acted on. Made on first use.",
@@ -149,7 +202,7 @@ class PublisherConfig(StrictModel):
     def _quantisations_fit(self) -> Self:
         if "bf16" not in self.quantisations or len(set(self.quantisations)) < len(self.quantisations):
             raise ValueError("quantisations wants bf16 among them, and none twice")
-        if self.default_quantisation not in self.quantisations:
+        if self.default_quantisation not in (None, *self.quantisations):
             raise ValueError(f"default_quantisation {self.default_quantisation} is none of quantisations")
         return self
 

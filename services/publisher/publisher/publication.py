@@ -3,7 +3,7 @@
 import json
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,9 @@ from publisher.card import Published, adapter_base, texts
 from publisher.child import CalledOffError
 from publisher.config import PublisherConfig
 from publisher.crash_points import reach
-from publisher.gguf import GgufFile, GgufMaker
+from publisher.gguf import GgufFile, GgufMaker, Scratch, describe
+from publisher.parity import choose_default
+from publisher.questions import read_questions
 from publisher.registry import Deployment, Publication, PublicationTarget
 from qmd_schema.artifacts import MANIFEST_NAME, Manifest, sha256_file, sha256_folder, sha256_json
 from qmd_schema.contract import bos_token
@@ -52,12 +54,21 @@ def publish(
     data = check_submission(submission, config)
     _check_disk(submission, config)
     publication = _plan(submission, config, verdict, current.revision if current else None)
-    steps = _Steps(5 + 2 * len(config.quantisations), on_progress, cancelled)
+    questions = read_questions(config.parity)
+    steps = _Steps(7 + 2 * len(config.quantisations), on_progress, cancelled)
     with registry.staging(publication.revision) as staged:
         model, gguf = staged / config.name, staged / f"{config.name}-gguf"
         with steps.next("copy the model"):
             _copy_model(submission.model, model, verdict)
-        files = _make_gguf(GgufMaker(cancelled, config.step_seconds), model, gguf, publication, steps)
+        scratch = Scratch(staged / "scratch")
+        scratch.folder.mkdir()
+        scratch.questions.write_text(questions.model_dump_json(), encoding="utf-8")
+        files = _make_gguf(GgufMaker(cancelled, config.step_seconds), model, gguf, publication, config, scratch, steps)
+        publication = _settle(publication, files, config)
+        for file in files:
+            if file.quantisation not in publication.gguf:
+                (gguf / file.name).unlink()
+        shutil.rmtree(scratch.folder)
         with steps.next("copy adapters"):
             for suffix, folder in submission.adapters.items():
                 _copy_adapter(
@@ -118,7 +129,7 @@ def _plan(submission: Submission, config: PublisherConfig, verdict: Verdict, par
         repositories=[config.repository, *companions, f"{config.namespace}/{config.data_name}"],
         # QMD keeps expansions by the model's path, so another model needs another file name.
         gguf={q: f"{config.name}-{revision[:8]}-{q}.gguf" for q in config.quantisations},
-        default_quantisation=config.default_quantisation,
+        default_quantisation=config.default_quantisation or "bf16",  # until the files are measured
         verdict_id=verdict.id,
         provenance=provenance,
     )
@@ -148,7 +159,16 @@ def _copy_model(source: Path, target: Path, verdict: Verdict) -> None:
         )
 
 
-def _make_gguf(maker: GgufMaker, model: Path, folder: Path, publication: Publication, steps: _Steps) -> list[GgufFile]:
+def _make_gguf(
+    maker: GgufMaker,
+    model: Path,
+    folder: Path,
+    publication: Publication,
+    config: PublisherConfig,
+    scratch: Scratch,
+    steps: _Steps,
+) -> list[GgufFile]:
+    """Makes every file and has it answer. Raises ArtifactError for one that is not what was judged."""
     paths = {quantisation: folder / name for quantisation, name in publication.gguf.items()}
     folder.mkdir()
     with steps.next("convert to bf16"):
@@ -157,11 +177,32 @@ def _make_gguf(maker: GgufMaker, model: Path, folder: Path, publication: Publica
         if quantisation != "bf16":
             with steps.next(f"quantise to {quantisation}"):
                 maker.quantise(paths["bf16"], path, quantisation)
-    files = []
+    with steps.next("read prompts with the model itself"):
+        maker.reference(model, scratch)
+    reports = {}
     for quantisation, path in paths.items():
         with steps.next(f"ask the {quantisation} file"):
-            files.append(maker.check(path, model, quantisation))
-    return files
+            reports[quantisation] = maker.ask(path, model, quantisation, config.parity.tolerance, scratch)
+    with steps.next("measure the answers"):
+        worth = maker.measure(config.parity, list(paths), scratch)
+    margins = config.parity.margins
+    return [describe(path, reports[q], worth[q], worth["bf16"], margins, q) for q, path in paths.items()]
+
+
+def _settle(publication: Publication, files: Sequence[GgufFile], config: PublisherConfig) -> Publication:
+    """The publication with the files that hold every margin, and the one that QMD should use.
+
+    Raises RefusedError when the config names a file for QMD that does not.
+    """
+    for file in files:
+        if file.quantisation == config.default_quantisation and file.parity.broken:
+            raise RefusedError(
+                f"{file.name}: {'; '.join(file.parity.broken)}. Take default_quantisation out of the config to have "
+                "the smallest file chosen that is good enough, or widen parity.margins."
+            )
+    kept = {file.quantisation: file.name for file in files if not file.parity.broken}
+    default = config.default_quantisation or choose_default([file.parity for file in files])
+    return publication.model_copy(update={"gguf": kept, "default_quantisation": default})
 
 
 def _copy_adapter(source: Path, target: Path, base: str) -> None:

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from publisher.gguf import GgufMaker
+from publisher.gguf import GgufMaker, Scratch
+from publisher.questions import PROBE_QUERY, Question, Questions
 from support.publishing import write_brief_model
 
 
@@ -26,3 +27,22 @@ def brief_gguf(brief_llama: Path, maker: GgufMaker, tmp_path_factory: pytest.Tem
     path = tmp_path_factory.mktemp("gguf") / "brief.gguf"
     maker.convert(brief_llama, path, "brief")
     return path
+
+
+def scratch_for(folder: Path, model: Path, maker: GgufMaker) -> Scratch:
+    """What a model folder makes of four prompts, and two of the queries to be answered."""
+    scratch = Scratch(folder)
+    questions = Questions(
+        prompts=["tea", "ERR_12345 v3.14.0", "größe der Küche 日本 🦙", PROBE_QUERY],
+        asked=[Question(text=PROBE_QUERY), Question(text="tea")],
+        seed=0,
+    )
+    scratch.questions.write_text(questions.model_dump_json())
+    maker.reference(model, scratch)
+    return scratch
+
+
+@pytest.fixture(scope="session")
+def brief_scratch(brief_llama: Path, maker: GgufMaker, tmp_path_factory: pytest.TempPathFactory) -> Scratch:
+    """What the brief Llama's folder makes of four prompts."""
+    return scratch_for(tmp_path_factory.mktemp("scratch"), brief_llama, maker)

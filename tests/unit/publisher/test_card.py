@@ -1,18 +1,27 @@
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from huggingface_hub import ModelCard
 
 from publisher.card import Published, completion_request, modelfile, texts
 from publisher.gguf import GgufFile
+from publisher.parity import FileParity, Worth
 from publisher.registry import Publication
 from qmd_schema.contract import GRAMMAR, QMD_DECODE, prompt_text
 from support.publishing import passing_verdict, publisher_config
 
 BOS = "<|im_start|>"
 REVISION = "ab" * 20
+
+
+def parity(quantisation: str) -> FileParity:
+    """Q4_K_M is left out of the publication."""
+    broken = ("rubric score 0.200 below bf16, at most 0.05 is allowed",) if quantisation == "Q4_K_M" else ()
+    return FileParity(quantisation, 145_000_000, 0.0123, Worth(1.0, 0.6 if broken else 0.8, 0.031), broken)
 
 
 @pytest.fixture
@@ -25,12 +34,15 @@ def published(tmp_path: Path) -> Published:
         parent=None,
         created="2026-01-01T00:00:00+00:00",
         repositories=[config.repository],
-        gguf=names,
+        gguf={q: name for q, name in names.items() if q != "Q4_K_M"},
         default_quantisation="Q8_0",
         verdict_id="verdict-1",
         provenance={"model": "a" * 64},
     )
-    files = [GgufFile(q, name, 145_000_000, {"Q8_0": 211, "F32": 61}, "lex: old photos\n") for q, name in names.items()]
+    files = [
+        GgufFile(q, name, 145_000_000, {"Q5_0": 211, "F32": 61}, "lex: old photos\n", parity(q))
+        for q, name in names.items()
+    ]
     return Published(config, publication, passing_verdict("a" * 64), files, BOS, ["sft", "grpo"], ["train.jsonl"])
 
 
@@ -67,6 +79,39 @@ def test_every_table_has_as_many_cells_in_each_row(published: Published) -> None
 def test_the_cards_point_qmd_at_the_default_file(published: Published) -> None:
     wanted = f"  generate: /absolute/path/to/qmd-query-expansion-1M-{REVISION[:8]}-Q8_0.gguf\n"
     assert all(wanted in texts(published)[f"qmd-query-expansion-1M{name}/README.md"] for name in ("", "-gguf"))
+
+
+def test_the_cards_say_what_was_compared_and_which_file_is_for_qmd(published: Published) -> None:
+    for name in ("", "-gguf"):
+        card = texts(published)[f"qmd-query-expansion-1M{name}/README.md"]
+        assert "| Q8_0 | 145 | 0.0123 | 1.000 | 0.800 | +0.031 | **use this one** |" in card
+        assert "not published: rubric score 0.200 below bf16, at most 0.05 is allowed |" in card
+        assert "Q8_0 is the smallest that holds them all." in card
+
+
+def test_a_file_that_is_not_published_is_listed_nowhere_else(published: Published) -> None:
+    card = texts(published)["qmd-query-expansion-1M-gguf/README.md"]
+    assert f"{REVISION[:8]}-Q8_0.gguf (default)" in card and f"{REVISION[:8]}-Q4_K_M.gguf" not in card
+
+
+def test_the_gguf_card_notes_k_types_that_fell_back(published: Published) -> None:
+    with_q4 = replace(
+        published, publication=published.publication.model_copy(update={"gguf": dict.fromkeys(("Q8_0", "Q4_K_M"), "")})
+    )
+    card = texts(with_q4)["qmd-query-expansion-1M-gguf/README.md"]
+    assert "211 tensors of Q4_K_M have others" in card
+    assert "fell" not in texts(published)["qmd-query-expansion-1M-gguf/README.md"]
+
+
+def test_the_gains_are_drawn_with_their_intervals(published: Published) -> None:
+    written = texts(published)
+    assert "](gains.svg)" in written["qmd-query-expansion-1M/README.md"]
+    drawn = ElementTree.fromstring(written["qmd-query-expansion-1M/gains.svg"])
+    labels = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"over reference", "+0.031", "minimum effect 0.01"} <= set(labels)
+    [circle] = drawn.iter("{http://www.w3.org/2000/svg}circle")
+    ends = [line for line in drawn.iter("{http://www.w3.org/2000/svg}line") if line.get("stroke-width") == "3"]
+    assert float(ends[0].attrib["x1"]) < float(circle.attrib["cx"]) < float(ends[0].attrib["x2"])
 
 
 @pytest.mark.parametrize("bos_token", [BOS, "<|endoftext|>", None])

@@ -27,12 +27,12 @@ def wait_for(path: Path) -> int:
 
 
 def test_a_child_hands_back_what_it_printed() -> None:
-    assert "usage: python -m publisher.llama" in run_child("publisher.llama", ["--help"], threading.Event(), 60)
+    assert "usage: python -m publisher.probe" in run_child("publisher.probe", ["--help"], threading.Event(), 60)
 
 
 def test_a_failing_child_is_reported_with_the_end_of_its_log() -> None:
-    with pytest.raises(StepError, match=r"publisher\.llama ended with code 2: .*\n?.*invalid choice: 'dance'"):
-        run_child("publisher.llama", ["dance"], threading.Event(), 60)
+    with pytest.raises(StepError, match=r"publisher\.probe ended with code 2: .*\n?.*invalid choice: 'dance'"):
+        run_child("publisher.probe", ["dance"], threading.Event(), 60)
 
 
 def test_a_child_that_takes_too_long_is_ended(sleeper: Path) -> None:

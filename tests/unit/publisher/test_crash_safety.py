@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from publisher import crash_points
+from publisher import crash_points, gguf
 from publisher.admission import Submission
 from publisher.config import PublisherConfig
-from publisher.gguf import GgufFile, GgufMaker
+from publisher.gguf import GgufMaker
+from publisher.parity import Worth
+from publisher.probe import Report
 from publisher.publication import publish
 from publisher.registry import Registry, open_registry
 from publisher.rollback import roll_back
@@ -109,11 +111,18 @@ def quick_gguf(monkeypatch: pytest.MonkeyPatch) -> None:
     def convert(_: GgufMaker, model: Path, target: Path, __: str) -> None:
         target.write_text(f"GGUF of {sha256_folder(model)}")
 
-    def check(_: GgufMaker, gguf: Path, __: Path, quantisation: str) -> GgufFile:
-        return GgufFile(quantisation, gguf.name, gguf.stat().st_size, {"BF16": 1}, "lex: old photos\n")
+    def ask(*_: object) -> Report:
+        answers = ["lex: old photos\n"]
+        return Report(chat_template="", prompt_ids=[], total_variation=[0.0], answers=answers, ended=[True])
+
+    def measure(_: GgufMaker, __: object, quantisations: list[str], ___: object) -> dict[str, Worth]:
+        return dict.fromkeys(quantisations, Worth(1.0, 1.0, None))
 
     monkeypatch.setattr(GgufMaker, "convert", convert)
-    monkeypatch.setattr(GgufMaker, "check", check)
+    monkeypatch.setattr(GgufMaker, "reference", lambda *_: None)
+    monkeypatch.setattr(GgufMaker, "ask", ask)
+    monkeypatch.setattr(GgufMaker, "measure", measure)
+    monkeypatch.setattr(gguf, "tensor_types", lambda _: {"BF16": 1})
 
 
 @pytest.fixture(params=["local", "hub"])

@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 
 from publisher.child import StepError
-from publisher.gguf import GgufMaker, tensor_types
+from publisher.gguf import GgufMaker, Scratch, tensor_types
+from publisher.parity import fell_back
 from qmd_schema.errors import ArtifactError
+
+TOLERANCE = 0.03
 
 
 @pytest.fixture
@@ -42,15 +45,23 @@ def tiny_qwen3(brief_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
-@pytest.mark.parametrize(("quantisation", "wanted"), [("Q8_0", "Q8_0"), ("Q4_K_M", "Q5_0"), ("Q6_K", "Q8_0")])
+@pytest.mark.parametrize(("quantisation", "wanted"), [("Q8_0", "Q8_0"), ("Q4_K_M", "Q5_0")])
 def test_a_quantised_file_answers_and_is_smaller(
-    brief_gguf: Path, brief_llama: Path, maker: GgufMaker, tmp_path: Path, quantisation: str, wanted: str
+    brief_gguf: Path,
+    brief_llama: Path,
+    brief_scratch: Scratch,
+    maker: GgufMaker,
+    tmp_path: Path,
+    quantisation: str,
+    wanted: str,
 ) -> None:
     path = tmp_path / f"{quantisation}.gguf"
     maker.quantise(brief_gguf, path, quantisation)
-    file = maker.check(path, brief_llama, quantisation)
-    assert file.bytes < brief_gguf.stat().st_size
-    assert wanted in file.tensor_types  # 64 weights a row are too few for K types
+    report = maker.ask(path, brief_llama, quantisation, TOLERANCE, brief_scratch)
+    assert len(report.answers) == 2 and all(report.ended)
+    assert path.stat().st_size < brief_gguf.stat().st_size
+    assert wanted in tensor_types(path)  # 64 weights a row are too few for K types
+    assert bool(fell_back(quantisation, tensor_types(path))) == (quantisation == "Q4_K_M")
 
 
 def test_a_converted_file_keeps_its_embeddings_tied_and_its_name(brief_gguf: Path) -> None:
@@ -63,12 +74,23 @@ def test_a_converted_file_keeps_its_embeddings_tied_and_its_name(brief_gguf: Pat
     assert set(tensor_types(brief_gguf)) == {"BF16", "F32"}
 
 
-def test_a_qwen3_is_converted_quantised_and_answers(tiny_qwen3: Path, maker: GgufMaker, tmp_path: Path) -> None:
+def test_a_qwen3_is_converted_quantised_and_says_what_its_folder_says(
+    tiny_qwen3: Path, brief_scratch: Scratch, maker: GgufMaker, tmp_path: Path
+) -> None:
+    scratch = Scratch(tmp_path)
+    # A random model writes to the limit, so nothing is asked.
+    questions = json.loads(brief_scratch.questions.read_text()) | {"asked": []}
+    scratch.questions.write_text(json.dumps(questions))
+    maker.reference(tiny_qwen3, scratch)
     bf16, small = tmp_path / "bf16.gguf", tmp_path / "small.gguf"
     maker.convert(tiny_qwen3, bf16, "tiny-qwen3")
     maker.quantise(bf16, small, "Q4_K_M")
-    assert maker.check(bf16, tiny_qwen3, "bf16").answer
-    assert "Q4_K" in maker.check(small, tiny_qwen3, "Q4_K_M").tensor_types
+    exact, rough = (
+        max(maker.ask(path, tiny_qwen3, quantisation, TOLERANCE, scratch).total_variation)
+        for path, quantisation in ((bf16, "bf16"), (small, "Q4_K_M"))
+    )
+    assert exact < TOLERANCE and exact < rough / 4
+    assert "Q4_K" in tensor_types(small) and fell_back("Q4_K_M", tensor_types(small)) == 0
 
 
 def test_a_folder_that_is_no_model_fails_with_the_converters_words(maker: GgufMaker, tmp_path: Path) -> None:
@@ -77,18 +99,32 @@ def test_a_folder_that_is_no_model_fails_with_the_converters_words(maker: GgufMa
         maker.convert(tmp_path, tmp_path / "out.gguf", "odd")
 
 
-def test_a_file_without_chat_template_is_refused(model: Path, maker: GgufMaker, tmp_path: Path) -> None:
+def test_a_file_without_chat_template_is_refused(
+    model: Path, brief_scratch: Scratch, maker: GgufMaker, tmp_path: Path
+) -> None:
     (model / "chat_template.jinja").unlink()
     maker.convert(model, tmp_path / "bare.gguf", "bare")
     with pytest.raises(ArtifactError, match=r"bare\.gguf: no chat template"):
-        maker.check(tmp_path / "bare.gguf", model, "bf16")
+        maker.ask(tmp_path / "bare.gguf", model, "bf16", TOLERANCE, brief_scratch)
 
 
 def test_a_file_that_reads_the_prompt_as_other_tokens_is_refused(
-    brief_gguf: Path, model: Path, maker: GgufMaker
+    brief_gguf: Path, model: Path, brief_scratch: Scratch, maker: GgufMaker
 ) -> None:
     path = model / "tokenizer_config.json"
     settings = json.loads(path.read_text())
     path.write_text(json.dumps(settings | {"bos_token": "<|endoftext|>"}))
     with pytest.raises(ArtifactError, match="other tokens than the model was trained on"):
-        maker.check(brief_gguf, model, "bf16")
+        maker.ask(brief_gguf, model, "bf16", TOLERANCE, brief_scratch)
+
+
+def test_a_file_of_other_weights_than_the_judged_ones_is_refused(
+    tiny_llama: Path, brief_scratch: Scratch, maker: GgufMaker, tmp_path: Path
+) -> None:
+    maker.convert(tiny_llama, tmp_path / "other.gguf", "other")
+    questions = json.loads(brief_scratch.questions.read_text()) | {"asked": []}
+    scratch = Scratch(tmp_path)
+    scratch.questions.write_text(json.dumps(questions))
+    scratch.reference.symlink_to(brief_scratch.reference)
+    with pytest.raises(ArtifactError, match=r"other\.gguf: its next-token probabilities differ by (0\.9|1\.0)"):
+        maker.ask(tmp_path / "other.gguf", tiny_llama, "bf16", TOLERANCE, scratch)

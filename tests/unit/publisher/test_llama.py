@@ -1,10 +1,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from publisher.gguf import prompt_ids
-from publisher.llama import ExpansionModel
+from publisher.llama import ExpansionModel, draw
+from publisher.probe import prompt_ids
 from qmd_schema.errors import ArtifactError, UserError
 from qmd_schema.expansion import parse
 
@@ -24,7 +25,7 @@ def model(brief_gguf: Path) -> Iterator[ExpansionModel]:
 
 @pytest.mark.parametrize("query", QUERIES)
 def test_the_prompt_is_the_same_tokens_as_in_training(model: ExpansionModel, brief_llama: Path, query: str) -> None:
-    assert model.prompt_ids(query) == prompt_ids(brief_llama, query)
+    assert model.prompt_ids(query) == prompt_ids(brief_llama, [query])[0]
 
 
 def test_the_prompt_begins_with_the_bos_token_twice(model: ExpansionModel) -> None:
@@ -40,6 +41,23 @@ def test_a_seed_gives_the_same_answer_again(model: ExpansionModel) -> None:
     answers = [model.expand("coffee grinder", seed=seed) for seed in range(8)]
     assert len(set(answers)) > 1
     assert [model.expand("coffee grinder", seed=seed) for seed in range(8)] == answers
+
+
+def test_answers_written_together_are_those_written_alone(brief_gguf: Path, model: ExpansionModel) -> None:
+    queries = ["coffee grinder", "tea", "how to sharpen a chisel", "rye bread", "tax return 2023"]
+    with ExpansionModel(brief_gguf, at_once=3, context_tokens=1024) as several:
+        answers = several.expand_all(queries, range(5))
+    assert [answer.text for answer in answers] == [model.expand(query, seed) for seed, query in enumerate(queries)]
+    assert all(answer.ended for answer in answers)
+
+
+def test_a_draw_is_of_allowed_tokens_alone_and_shuns_those_it_has() -> None:
+    logits, allowed = np.zeros(100, np.float32), np.array([3, 5, 7])
+    logits[50] = 100
+    drawn = [draw(logits, allowed, [], np.random.default_rng(seed)) for seed in range(50)]
+    assert set(drawn) == {3, 5, 7}
+    after = [draw(logits, allowed, [3] * 9, np.random.default_rng(seed)) for seed in range(200)]
+    assert 0 < after.count(3) < min(after.count(5), after.count(7))
 
 
 def test_without_a_seed_answers_differ(model: ExpansionModel) -> None:

@@ -1,6 +1,7 @@
 import json
 import shutil
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +10,9 @@ import pytest
 
 from publisher.child import CalledOffError, StepError
 from publisher.config import PublisherConfig
+from publisher.gguf import GgufMaker
 from publisher.llama import ExpansionModel
+from publisher.parity import Worth
 from publisher.publication import publish
 from publisher.registry import Deployment, open_registry
 from qmd_schema.artifacts import MANIFEST_NAME, sha256_file, sha256_folder
@@ -23,6 +26,16 @@ SHORT = {"quantisations": ["bf16"], "default_quantisation": "bf16"}
 def publish_quietly(folder: Path, model: Path, config: PublisherConfig, **verdict_changes: object) -> Deployment:
     submission = submit(folder, model, config, **verdict_changes)
     return publish(submission, config, open_registry(config), lambda *_: None, threading.Event())
+
+
+def publish_with_worth(folder: Path, model: Path, config: PublisherConfig, rubric: Mapping[str, float]) -> Deployment:
+    """Publishes as if the answers of each file had these rubric scores, with a margin of 0.05."""
+    margins = config.parity.margins.model_copy(update={"rubric": 0.05})
+    config = config.model_copy(update={"parity": config.parity.model_copy(update={"margins": margins})})
+    worth = {quantisation: Worth(1.0, score, None) for quantisation, score in rubric.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GgufMaker, "measure", lambda *_: worth)
+        return publish_quietly(folder, model, config)
 
 
 def files_in(folder: Path) -> list[str]:
@@ -55,12 +68,12 @@ def test_what_is_published_is_deployed(published: Published) -> None:
     deployment = published.deployment
     assert open_registry(published.config).deployed() == deployment
     assert deployment.repository == "acme/qmd-query-expansion-1M"
-    assert (deployment.default_quantisation, deployment.verdict_id) == ("Q8_0", "verdict-1")
+    assert (deployment.default_quantisation, deployment.verdict_id) == ("Q4_K_M", "verdict-1")
 
 
 def test_the_published_model_is_the_judged_one_without_its_manifest(published: Published) -> None:
     files = {p.name for p in published.model.iterdir()} - {MANIFEST_NAME}
-    ours = {"README.md", "verdict.json", "report.html", "publication.json"}
+    ours = {"README.md", "gains.svg", "verdict.json", "report.html", "publication.json"}
     assert {p.name for p in published.deployment.model.iterdir()} == files | ours
     for name in files:
         assert sha256_file(published.deployment.model / name) == sha256_file(published.model / name)
@@ -75,6 +88,39 @@ def test_every_gguf_file_carries_the_revision_and_answers(published: Published) 
             assert model.expand("tea", seed=1)
 
 
+def test_the_record_and_the_figures_name_the_smallest_file_that_is_good_enough(published: Published) -> None:
+    deployment = published.deployment
+    record = json.loads((deployment.model / "publication.json").read_text())
+    figures = json.loads((deployment.gguf["bf16"].parent / "parity.json").read_text())
+    assert record["default_quantisation"] == min(figures, key=lambda file: file["bytes"])["quantisation"]
+    assert [file["quantisation"] for file in figures] == ["bf16", "Q8_0", "Q4_K_M"]
+    assert figures[0]["total_variation"] < 0.03 and figures[0]["worth"]["gain"] is None
+
+
+def test_a_file_that_breaks_a_margin_is_left_out(brief_llama: Path, tmp_path: Path) -> None:
+    config = publisher_config(tmp_path, quantisations=["bf16", "Q8_0"])
+    deployment = publish_with_worth(tmp_path, brief_llama, config, {"bf16": 0.8, "Q8_0": 0.7})
+    assert (list(deployment.gguf), deployment.default_quantisation) == (["bf16"], "bf16")
+    assert [path.name for path in deployment.gguf["bf16"].parent.glob("*.gguf")] == [deployment.gguf["bf16"].name]
+
+
+def test_a_default_that_breaks_a_margin_is_refused_and_leaves_nothing(brief_llama: Path, tmp_path: Path) -> None:
+    config = publisher_config(tmp_path, quantisations=["bf16", "Q8_0"], default_quantisation="Q8_0")
+    with pytest.raises(UserError, match=r"Q8_0\.gguf: rubric score 0\.100 below bf16"):
+        publish_with_worth(tmp_path, brief_llama, config, {"bf16": 0.8, "Q8_0": 0.7})
+    assert files_in(config.folder) == []
+
+
+def test_a_model_that_llama_cpp_computes_otherwise_is_refused_and_leaves_nothing(
+    brief_llama: Path, tmp_path: Path
+) -> None:
+    parity = publisher_config(tmp_path).parity.model_dump() | {"tolerance": 1e-9}
+    config = publisher_config(tmp_path, **SHORT, parity=parity)
+    with pytest.raises(UserError, match=r"bf16\.gguf: its next-token probabilities differ by 0\.\d+"):
+        publish_quietly(tmp_path, brief_llama, config)
+    assert files_in(config.folder) == []
+
+
 def test_adapters_and_training_data_are_published_beside_the_model(published: Published) -> None:
     sft, grpo, data = (
         published.config.folder / f"acme/qmd-query-expansion-{name}/revisions/{published.deployment.revision}"
@@ -86,8 +132,8 @@ def test_adapters_and_training_data_are_published_beside_the_model(published: Pu
 
 
 def test_progress_counts_every_step_once(published: Published) -> None:
-    assert [done for _, done, _ in published.steps] == list(range(11))
-    assert {total for _, _, total in published.steps} == {11}
+    assert [done for _, done, _ in published.steps] == list(range(13))
+    assert {total for _, _, total in published.steps} == {13}
     assert published.steps[0][0] == "copy the model" and published.steps[-1][0] == "make visible"
 
 
