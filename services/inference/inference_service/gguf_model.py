@@ -39,7 +39,9 @@ class GgufModel:
 
         Raises GgufError.
         """
-        self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
+        options = llama_cpp.llama_model_default_params()
+        options.use_extra_bufts = False  # copies for AMX fault in virtual machines that lack it
+        self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), options)
         if not self._model:
             raise GgufError(f"{path}: llama.cpp cannot load it; its log says why")
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)

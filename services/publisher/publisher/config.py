@@ -114,7 +114,7 @@ class ParityConfig(StrictModel):
         gt=0,
         le=1,
         description="Most total variation (0 to 1) between the next-token distributions of the bf16 file and of the "
-        "model folder, mean over the tokens of the worst prompt; see the service's README for what is usual.",
+        "model folder, mean over the tokens of the worst prompt. bf16 arithmetic alone moves a merged model by .006.",
     )
     queries: Path = Field(
         Path("evals/queries.jsonl"), description="JSONL file with a query a line: the prompts, and what is answered."
