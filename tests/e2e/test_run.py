@@ -94,7 +94,8 @@ def workspace(
         latency_queries=5,
         seeds=[1],
     )
-    made.change("publisher", server={"port": ports["publisher"]}, size="1M")
+    parity = {"prompts": 4, "answers": 2, "margins": {"valid": 1.0, "rubric": 1.0}}
+    made.change("publisher", server={"port": ports["publisher"]}, size="1M", parity=parity)
     return made
 
 
