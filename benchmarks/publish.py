@@ -12,8 +12,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-import psutil
-
+from foundry.memory import PeakMemory
 from publisher.admission import Submission
 from publisher.config import PublisherConfig
 from publisher.publication import publish
@@ -22,39 +21,9 @@ from qmd_schema.artifacts import sha256_folder, write_manifest
 from qmd_schema.config import StrictModel, load_config
 from qmd_schema.verdicts import Interval, ModelIdentity, Verdict, load_signing_key, sign
 
-SAMPLE_SECONDS = 0.1
+SAMPLE_SECONDS = 0.5
 MAX_SECONDS = 240
 GIB = 2**30
-
-
-class PeakMemory:
-    """The most resident memory of this process and its descendants while the block runs, `bytes`; shared pages count
-    for each."""
-
-    def __init__(self) -> None:
-        self.bytes = 0
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> "PeakMemory":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        own = psutil.Process()
-        while not self._ended.wait(SAMPLE_SECONDS):
-            self.bytes = max(self.bytes, sum(map(_resident, [own, *own.children(recursive=True)])))
-
-
-def _resident(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_info().rss)
-    except psutil.Error:  # it has just ended
-        return 0
 
 
 def main() -> int:
@@ -77,7 +46,7 @@ def main() -> int:
             times.append((task, time.perf_counter()))
             print(f"{times[-1][1] - began:7.1f} s  {task}", file=sys.stderr, flush=True)
 
-        with PeakMemory() as memory:
+        with PeakMemory(SAMPLE_SECONDS) as memory:
             deployment = publish(submission, config, open_registry(config), report, threading.Event())
         ended = time.perf_counter()
         print_report(times, began, ended, memory.bytes, model, deployment)

@@ -13,8 +13,9 @@ class PeakMemory:
     Pages that several processes share count once (proportional set size, Linux).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sample_seconds: float = SAMPLE_SECONDS) -> None:
         self.bytes = 0
+        self._sample_seconds = sample_seconds
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="peak-memory", daemon=True)
 
@@ -30,7 +31,7 @@ class PeakMemory:
         own = psutil.Process()
         while True:
             self.bytes = max(self.bytes, sum(map(_held, [own, *own.children(recursive=True)])))
-            if self._ended.wait(SAMPLE_SECONDS):
+            if self._ended.wait(self._sample_seconds):
                 return
 
 
