@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from inference_service.sampling import penalty_window, subtract_presence_penalty
 from qmd_rpc.channel import ServiceError
-from qmd_rpc.inference import Completion, InferenceClient, PolicyMismatch
+from qmd_rpc.inference import POLICY_PATH, Completion, InferenceClient, PolicyMismatch
 from qmd_schema.contract import QMD_DECODE, Decode, prompt_text
 from qmd_schema.expansion import KINDS
 from support.processes import all_ended, command_line, descendants, wait_until
@@ -199,22 +200,24 @@ def test_a_version_is_not_switched_inside_an_answer(
     service: Service, client: InferenceClient, versions: list[Path], tokenizer: PreTrainedTokenizerBase
 ) -> None:
     prompts = PROMPTS[:1]
-    with ThreadPoolExecutor() as threads:
-        under_way = threads.submit(
-            client.generate, prompts, decode=PLAIN, grammar=False, max_tokens=1800, logprobs=True, seed=1
-        )
-        wait_until(lambda: under_way.done() or running_requests(service) > 0, 60)
-        assert not under_way.done()
-        client.load_policy("policy-4", versions[1])
+    with ThreadPoolExecutor() as threads, stopped(engine_worker(service)):
+        answer = threads.submit(client.generate, prompts, decode=PLAIN, max_tokens=60, logprobs=True, seed=1)
+        wait_until(lambda: answering(service) == 1, 60)
+        load = threads.submit(client.load_policy, "policy-4", versions[1])
+        with pytest.raises(TimeoutError):
+            load.result(timeout=1)
+        assert client.policy() == "policy-3"
+        os.kill(engine_worker(service), signal.SIGCONT)
+        load.result()
         assert client.policy() == "policy-4"
-        assert error_of_logprobs(versions[3], under_way.result(), tokenizer, prompts) < TOLERANCE
+        assert error_of_logprobs(versions[3], answer.result(), tokenizer, prompts) < TOLERANCE
 
 
 def test_a_broken_engine_is_started_again_and_waited_for(
     client: InferenceClient, service: Service, versions: list[Path]
 ) -> None:
-    (worker,) = (process for process in descendants(service.process.pid) if "VLLM::Worker" in command_line(process))
-    os.kill(worker, signal.SIGKILL)
+    client.load_policy("policy-4", versions[1])
+    os.kill(engine_worker(service), signal.SIGKILL)
     with pytest.raises(PolicyMismatch, match="the loaded policy is base"):
         client.generate(PROMPTS, max_tokens=2, policy="policy-4")
     client.load_policy("policy-4", versions[1])
@@ -241,7 +244,8 @@ def test_a_server_that_is_not_ready_in_time_is_ended(
     assert f"127.0.0.1:{port} did not become ready within 4 s; last line: " in started.stderr
 
 
-def test_nothing_outlives_a_service_that_was_killed(service: Service) -> None:
+def test_nothing_outlives_a_service_that_was_killed(client: InferenceClient, service: Service) -> None:
+    client.generate(PROMPTS[:1], max_tokens=2)
     family = descendants(service.process.pid)
     assert len(family) >= 4
     service.process.send_signal(signal.SIGKILL)
@@ -249,6 +253,23 @@ def test_nothing_outlives_a_service_that_was_killed(service: Service) -> None:
     all_ended(family)
 
 
-def running_requests(service: Service) -> float:
-    lines = httpx.get(f"http://{service.address}/metrics", trust_env=False).text.splitlines()
-    return float(next(line for line in lines if line.startswith("vllm:num_requests_running")).split()[-1])
+def answering(service: Service) -> int:
+    """The completions that the service has let in and not yet answered."""
+    state: dict[str, int] = httpx.get(f"http://{service.address}{POLICY_PATH}", trust_env=False).json()
+    return state["answering"]
+
+
+def engine_worker(service: Service) -> int:
+    """The process of the engine that runs the model."""
+    (worker,) = (process for process in descendants(service.process.pid) if "VLLM::Worker" in command_line(process))
+    return worker
+
+
+@contextmanager
+def stopped(process: int) -> Iterator[None]:
+    """The process does nothing until it is continued, at the latest after the block."""
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)

@@ -18,7 +18,7 @@ logger = logging.getLogger("vllm.policy_gate")
 class PolicyGate:
     """Holds completions back while another policy is brought in, which waits for those under way to end.
 
-    GET /policy tells what is loaded. POST /policy {"version", "folder", "timeout"} loads the weights of a folder
+    GET /policy tells what is loaded and how many completions are under way. POST /policy {"version", "folder", "timeout"} loads the weights of a folder
     and answers 422 where they do not fit. A completion that names a version in the header x-policy is answered
     by that version or with 409; every answer names its version there.
     """
@@ -39,7 +39,8 @@ class PolicyGate:
             await (await self._load(Request(scope, receive)))(scope, receive, send)
         else:
             sequences = scope["app"].state.engine_client.vllm_config.scheduler_config.max_num_seqs
-            await JSONResponse({"policy": self._policy, "max_sequences": sequences})(scope, receive, send)
+            state = {"policy": self._policy, "max_sequences": sequences, "answering": self._answering}
+            await JSONResponse(state)(scope, receive, send)
 
     async def _complete(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._changed:
