@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from qmd_schema.errors import ConfigError
 
@@ -17,6 +17,17 @@ class StrictModel(BaseModel):
     """A config section: unknown keys are errors, values are not coerced across types, instances are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+
+
+class CollectionConfig(StrictModel):
+    """One judged collection in BEIR's format; it is known by its folder's name."""
+
+    path: Path = Field(description="Folder with corpus.jsonl, queries.jsonl and judgements.")
+    split: str | None = Field(None, description="Judgements of qrels_SPLIT.tsv; without a split qrels.tsv.")
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
 
 
 Model = TypeVar("Model", bound=StrictModel)

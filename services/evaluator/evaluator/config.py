@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from qmd_rpc.server import ServerConfig
 from qmd_schema.artifacts import sha256_json
-from qmd_schema.config import StrictModel
+from qmd_schema.config import CollectionConfig, StrictModel
 
 _UNCHANGING = {
     "server",
@@ -21,13 +21,6 @@ _UNCHANGING = {
     "search_cache",
 }
 """Keys that say where things are and how long they may take, not what is measured."""
-
-
-class CollectionConfig(StrictModel):
-    """One judged collection in BEIR's format."""
-
-    path: Path = Field(description="Folder with corpus.jsonl, queries.jsonl and judgements.")
-    split: str | None = Field(None, description="Judgements of qrels_SPLIT.tsv; without a split qrels.tsv.")
 
 
 class RateMargins(StrictModel):

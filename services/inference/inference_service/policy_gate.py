@@ -18,9 +18,9 @@ logger = logging.getLogger("vllm.policy_gate")
 class PolicyGate:
     """Holds completions back while another policy is brought in, which waits for those under way to end.
 
-    GET /policy tells what is loaded and how many completions are under way. POST /policy {"version", "folder", "timeout"} loads the weights of a folder
-    and answers 422 where they do not fit. A completion that names a version in the header x-policy is answered
-    by that version or with 409; every answer names its version there.
+    GET /policy tells what is loaded and how many completions are under way. POST /policy {"version", "folder",
+    "timeout"} loads the weights of a folder and answers 422 where they do not fit. A completion that names a version
+    in the header x-policy is answered by that version or with 409; every answer names its version there.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from publisher.licences import licence_problem
 from qmd_rpc.security import is_loopback
 from qmd_rpc.server import ServerConfig
-from qmd_schema.config import StrictModel
+from qmd_schema.config import CollectionConfig, StrictModel
 
 Quantisation = Literal["bf16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M"]
 
@@ -81,13 +81,6 @@ class HubConfig(StrictModel):
         if address.scheme == "http" and not is_loopback(address.hostname):
             raise ValueError("endpoint wants https: in plain http the token could be read on the way")
         return value.rstrip("/")
-
-
-class CollectionConfig(StrictModel):
-    """One judged collection in BEIR's format."""
-
-    path: Path = Field(description="Folder with corpus.jsonl, queries.jsonl and judgements.")
-    split: str | None = Field(None, description="Judgements of qrels_SPLIT.tsv; without a split qrels.tsv.")
 
 
 class Margins(StrictModel):

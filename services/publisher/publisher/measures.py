@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from publisher.config import CollectionConfig
 from publisher.parity import Worth, is_valid, mean_worth
 from publisher.probe import Report
 from publisher.questions import Question, Questions
 from qmd_reward.retrieval import quality
 from qmd_reward.rubric import score
+from qmd_schema.config import CollectionConfig
 from qmd_schema.contract import serve
 from qmd_schema.expansion import Line
 from qmd_search.collections import Collection, load_collection

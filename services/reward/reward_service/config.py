@@ -6,20 +6,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from qmd_rpc.server import ServerConfig
-from qmd_schema.config import StrictModel
-
-
-class CollectionConfig(StrictModel):
-    """One judged collection in BEIR's format; it is known by its folder's name."""
-
-    path: Path = Field(description="Folder with corpus.jsonl, queries.jsonl and the judgements.")
-    split: str | None = Field(
-        None, description="Judgements to use: qrels_SPLIT.tsv, or qrels.tsv without one. Never those of an evaluation."
-    )
-
-    @property
-    def name(self) -> str:
-        return self.path.resolve().name
+from qmd_schema.config import CollectionConfig, StrictModel
 
 
 class RewardServiceConfig(StrictModel):
@@ -34,7 +21,8 @@ class RewardServiceConfig(StrictModel):
     )
     collections: list[CollectionConfig] = Field(
         [],
-        description="Collections that ScoreRetrieval searches. They take a process more, with MiniLM in it, 600 MiB.",
+        description="Collections that ScoreRetrieval searches, never with judgements of an evaluation. They take a "
+        "process more, with MiniLM in it, 600 MiB.",
     )
     cache: Path | None = Field(
         None, description="Folder that keeps the collections' indexes between starts; default: ~/.cache/qmd-foundry."

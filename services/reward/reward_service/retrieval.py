@@ -11,13 +11,13 @@ from pathlib import Path
 from qmd_reward.retrieval import Quality, quality, reward
 from qmd_rpc.scores import kind_number
 from qmd_rpc.v1 import reward_pb2
+from qmd_schema.config import CollectionConfig
 from qmd_schema.contract import keeps
 from qmd_schema.expansion import Line, parse, split_only
 from qmd_search.collections import Collection, load_collection
 from qmd_search.fusion import EXPANSION_WEIGHT, ORIGINAL_WEIGHT, RankedList, fused_ids
 from qmd_search.hybrid import HybridSearch, cache_folder
 from qmd_search.vectors import Embedder, TextEmbedder
-from reward_service.config import CollectionConfig
 from reward_service.retrieval_queue import Answer, Job, NotJudgedError
 
 _MOST_QUERIES = 20_000

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.config import CollectionConfig, EvaluatorConfig
+from evaluator.config import EvaluatorConfig
 from evaluator.evalset import EvalSet, load_eval_set
+from qmd_schema.config import CollectionConfig
 
 DOCUMENTS = {
     "tomato": ("Tomato blight", "Late blight on tomato leaves: remove them, water the soil and not the leaf."),

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.config import CollectionConfig
 from evaluator.evalset import load_eval_queries, load_eval_set, spread
+from qmd_schema.config import CollectionConfig
 from qmd_schema.errors import DataError
 
 

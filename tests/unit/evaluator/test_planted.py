@@ -7,12 +7,13 @@ from random import Random
 
 import pytest
 
-from evaluator.config import CollectionConfig, EvaluatorConfig, GateConfig
+from evaluator.config import EvaluatorConfig, GateConfig
 from evaluator.evalset import load_eval_set
 from evaluator.measures import is_valid
 from evaluator.planted import faults, write_answers
 from evaluator.rehearsal import Rehearsal, broken_guards
 from evaluator.retrieval import Retrieval
+from qmd_schema.config import CollectionConfig
 
 TOPICS, DOCUMENTS = 8, 5
 """Topics of a collection, and documents of a topic, each of which answers one query."""
