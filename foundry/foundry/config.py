@@ -78,7 +78,7 @@ def load_profile(name: str) -> Profile:
     grpo = load_config(folder / "grpo.yaml", GrpoConfig)
     reward = load_config(folder / "reward.yaml", RewardServiceConfig)
     searched = {collection.path.resolve() for collection in reward.collections}
-    if unsearched := [str(path) for path in grpo.collections if path.resolve() not in searched]:
+    if unsearched := [str(each.path) for each in grpo.collections if each.path.resolve() not in searched]:
         raise ConfigError(
             f"{folder / 'grpo.yaml'}: collections: the reward service does not search {', '.join(unsearched)}. "
             f"Name them in {folder / 'reward.yaml'} under `collections` as well, each with its `path`."

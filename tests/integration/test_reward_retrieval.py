@@ -16,21 +16,14 @@ from qmd_rpc.channel import ServiceError
 from qmd_rpc.reward import RewardClient
 from support.processes import descendants
 from support.rewarding import RewardProcess, running
-from support.searching import small_collection
+from support.searching import small_collection, write_collection
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small collection in BEIR's format."""
     folder = tmp_path_factory.mktemp("collections") / "notes"
-    folder.mkdir()
-    collection = small_collection()
-    documents = [{"_id": d.id, "title": d.title, "text": d.text} for d in collection.documents]
-    queries = [{"_id": id_, "text": text} for id_, text in collection.queries.items()]
-    for name, rows in (("corpus", documents), ("queries", queries)):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    judged = [f"{query}\t{d}\t{n}" for query, found in collection.qrels.items() for d, n in found.items()]
-    (folder / "qrels_train.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *judged]) + "\n")
+    write_collection(small_collection(), folder, "train")
     return folder
 
 

@@ -1,8 +1,10 @@
 """A small collection and an embedder without a model, for tests of searches."""
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -42,3 +44,14 @@ def small_collection() -> Collection:
     )
     queries = {"q1": "timeout backoff", "q2": "sourdough starter"}
     return Collection("notes", documents, queries, {"q1": {"retry": 1}, "q2": {"bread": 1}})
+
+
+def write_collection(collection: Collection, folder: Path, split: str) -> None:
+    """A collection in BEIR's format."""
+    folder.mkdir()
+    documents = [{"_id": d.id, "title": d.title, "text": d.text} for d in collection.documents]
+    queries = [{"_id": id_, "text": text} for id_, text in collection.queries.items()]
+    for name, rows in (("corpus", documents), ("queries", queries)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    judged = [f"{query}\t{d}\t{n}" for query, found in collection.qrels.items() for d, n in found.items()]
+    (folder / f"qrels_{split}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *judged]) + "\n")

@@ -15,7 +15,7 @@ from qmd_schema.artifacts import sha256_json
 from qmd_schema.config import Model, StrictModel, load_config
 from qmd_schema.errors import UserError
 from trainer.base_models import resolve_model
-from trainer.config import GrpoConfig, MergeConfig, PrepareConfig, SftConfig
+from trainer.config import GrpoConfig, ImitationConfig, MergeConfig, PrepareConfig, SftConfig
 from trainer.dataset import prepare
 from trainer.launch import StageFailedError
 
@@ -25,6 +25,11 @@ after the stage and the hash of its config, so that the same command goes on whe
 RAY_ADDRESS, which `ray job submit` sets, makes sft and grpo join that Ray cluster.
 Exit codes: 0 done, 1 the stage failed, 2 a mistake in config, data or model, 130 stopped.
 """
+
+IMITATIONS = {
+    "rft": "fine-tuning on the answers of the model's own that the search gains most from",
+    "distill": "fine-tuning on answers that are made by search",
+}
 
 
 def main() -> int:
@@ -49,7 +54,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m trainer",
-        description="Trains query-expansion models: prepare, sft, merge, grpo, in this order.",
+        description="Trains query-expansion models: prepare, sft, merge, then grpo, rft or distill.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -63,6 +68,11 @@ def _parser() -> argparse.ArgumentParser:
     stage.add_argument("--data", **data)  # type: ignore[arg-type]
     stage.add_argument("--model", required=True, help="merged SFT model: a model reference")
 
+    for way, text in IMITATIONS.items():
+        stage = _add_stage(stages, way, _imitate, text, config="imitation")
+        stage.add_argument("--data", **data)  # type: ignore[arg-type]
+        stage.add_argument("--model", required=True, help="merged SFT model: a model reference")
+
     stage = stages.add_parser("merge", help="merge an adapter into its base", description="Merges an adapter.")
     stage.add_argument("--base", required=True, help="model reference the adapter was trained on")
     stage.add_argument("--adapter", type=Path, required=True, help="adapter folder")
@@ -75,9 +85,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_stage(stages: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+def _add_stage(stages: Any, name: str, run: Any, text: str, config: str | None = None) -> argparse.ArgumentParser:
     stage: argparse.ArgumentParser = stages.add_parser(name, help=text, description=f"{text.capitalize()}.")
-    stage.add_argument("--config", type=Path, required=True, help=f"config file, such as configs/cpu/{name}.yaml")
+    stage.add_argument(
+        "--config", type=Path, required=True, help=f"config file, such as configs/cpu/{config or name}.yaml"
+    )
     stage.add_argument("--output", type=Path, help="folder that receives the stage's files")
     stage.add_argument("--dry-run", action="store_true", help="print the resolved config as YAML and stop")
     stage.set_defaults(run=run, stage=name)
@@ -106,6 +118,16 @@ def _grpo(arguments: argparse.Namespace) -> None:
 
         output = _output(arguments, config)
         run_grpo(config, arguments.data or _prepared(config.prepare, output), arguments.model, output)
+
+
+def _imitate(arguments: argparse.Namespace) -> None:
+    config = _config(arguments, ImitationConfig)
+    if config:
+        from trainer.imitation import run_imitation
+
+        output = _output(arguments, config)
+        data = arguments.data or _prepared(config.prepare, output)
+        run_imitation(arguments.stage, config, data, arguments.model, output)
 
 
 def _merge(arguments: argparse.Namespace) -> None:

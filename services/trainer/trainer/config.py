@@ -1,12 +1,12 @@
 """The configs of the training stages: prepare, SFT, merge and GRPO."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from qmd_reward.composite import CompositeConfig
-from qmd_schema.config import StrictModel
+from qmd_schema.config import CollectionConfig, StrictModel
 
 UNTRAINABLE_MODULES = ("lm_head", "embed_tokens")
 """Embeddings that SmolLM2 and Qwen3 tie; an adapter on one of them would untie them when merged."""
@@ -99,11 +99,9 @@ class RaySettings(StrictModel):
     checkpoints_kept: int = Field(2, ge=1, description="Checkpoints kept on disk, the newest ones.")
 
 
-class SftConfig(StrictModel):
-    """Supervised fine-tuning of an adapter on prepared data; the loss is taken over the answer alone."""
+class FineTuningConfig(StrictModel):
+    """Supervised fine-tuning of an adapter; the loss is taken over the answer alone."""
 
-    model: str = Field(description="Model reference to train from.")
-    prepare: Path = Field(description="Config that data is prepared with when no folder of prepared data is given.")
     lora: LoraSettings
     ray: RaySettings
     epochs: float = Field(gt=0, description="Passes over the training rows.")
@@ -123,17 +121,24 @@ class SftConfig(StrictModel):
     seed: int = Field(0, ge=0, description="Seed of the adapter, the order of rows and dropout.")
 
     @model_validator(mode="after")
-    def _batch_divides(self) -> "SftConfig":
+    def _batch_divides(self) -> Self:
         if self.batch % (self.rows_per_forward * self.ray.workers):
             raise ValueError("batch must be a multiple of rows_per_forward x ray.workers")
         return self
+
+
+class SftConfig(FineTuningConfig):
+    """Supervised fine-tuning on prepared data."""
+
+    model: str = Field(description="Model reference to train from.")
+    prepare: Path = Field(description="Config that data is prepared with when no folder of prepared data is given.")
 
 
 class GrpoConfig(StrictModel):
     """Group-relative policy optimization of an adapter: rollouts and rewards come from services."""
 
     prepare: Path = Field(description="Config that data is prepared with when no folder of prepared data is given.")
-    collections: list[Path] = Field(
+    collections: list[CollectionConfig] = Field(
         [],
         description="BEIR folders, such as `foundry data synth` writes, whose queries are trained on as well. The "
         "reward service has to name them too: it searches them.",
@@ -172,6 +177,47 @@ class GrpoConfig(StrictModel):
         if self.queries * self.generations % (self.rows_per_forward * self.ray.workers):
             raise ValueError("queries x generations must be a multiple of rows_per_forward x ray.workers")
         return self
+
+
+class ImitationConfig(StrictModel):
+    """Fine-tuning on what the search gains most from: a model's own answers (`rft`), or composed ones (`distill`)."""
+
+    prepare: Path = Field(description="Config that says what models are judged on, which is never trained on.")
+    collections: list[CollectionConfig] = Field(
+        min_length=1,
+        description="BEIR folders, such as `foundry data synth` writes, whose judged queries are learnt from. The "
+        "reward service has to name them too: it searches them.",
+    )
+    inference: str = Field("127.0.0.1:8011", description="Address of the inference service that writes answers.")
+    reward: str = Field("127.0.0.1:8010", description="Address of the reward service that searches with them.")
+    queries: int | None = Field(
+        None, ge=2, description="Judged queries learnt from at most, drawn over all collections. null: all."
+    )
+    samples: int = Field(
+        ge=2, description="Answers to each query: those that the best is chosen of, and that lines are tried beside."
+    )
+    minimum_gain: float = Field(
+        0.01,
+        ge=0,
+        description="Gain in nDCG@10 below which a query teaches nothing: over the mean of its answers (`rft`), or of "
+        "a lex line over none beside each of the answers (`distill`).",
+    )
+    rarity_weight: float = Field(
+        0.02,
+        ge=0,
+        description="What `distill` adds to the gain of a lex line for its words' rarity in the collection, at most: "
+        "most choices that look best by a single judgement are luck, rare words are not.",
+    )
+    rehearsal: float = Field(
+        1.0, ge=0, description="Rows of the prepared data mixed in for each new one, so that the form is not forgotten."
+    )
+    validation_share: float = Field(
+        0.08, gt=0, lt=1, description="Share of the new rows that is held out for the loss."
+    )
+    generation_seconds: float = Field(3600.0, gt=0, description="Deadline of the answers, in seconds.")
+    reward_seconds: float = Field(60.0, gt=0, description="Deadline of one search, in seconds.")
+    seed: int = Field(0, ge=0, description="Seed of the choice of queries, the answers and the split.")
+    training: FineTuningConfig = Field(description="The fine-tuning on these rows.")
 
 
 class MergeConfig(StrictModel):

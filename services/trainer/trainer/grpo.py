@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,9 @@ from typing import Any
 from qmd_rpc.inference import InferenceClient
 from qmd_rpc.reward import RewardClient
 from qmd_schema.artifacts import read_manifest, sha256_file, sha256_folder, write_manifest
-from qmd_schema.errors import UserError
 from trainer.base_models import resolve_model
 from trainer.config import GrpoConfig
-from trainer.grpo_queries import load_training_queries
+from trainer.grpo_queries import check_searched, load_training_queries
 from trainer.launch import claim, train_on_ray
 from trainer.sft import (
     PACKAGES,
@@ -46,10 +45,10 @@ def run_grpo(config: GrpoConfig, data: Path, model: str, output: Path) -> None:
     folder = resolve_model(model)
     load_training_queries(config, data, folder)
     inputs = {"model": sha256_folder(folder), "train": sha256_file(data / "train.jsonl")} | {
-        str(collection): sha256_file(collection / "queries.jsonl") for collection in config.collections
+        str(collection.path): sha256_file(collection.path / "queries.jsonl") for collection in config.collections
     }
     with _services(config) as (_, reward):
-        check_collections(config, [collection.name for collection in reward.collections()])
+        check_searched(config.collections, reward)
         claim(output, config, inputs)
     arguments = {"config": config, "data": data.resolve(), "model": folder}
     train_on_ray(grpo_loop, arguments, config.ray, output.resolve())
@@ -69,16 +68,6 @@ def grpo_loop(config: GrpoConfig, data: Path, model: Path, folder: Path) -> None
     """One worker's part. model: merged SFT folder; folder: the stage's, which all workers share."""
     with _services(config) as (inference, reward):
         fit(build_trainer(config, data, model, folder, inference, reward), folder)
-
-
-def check_collections(config: GrpoConfig, loaded: Collection[str]) -> None:
-    """Raises UserError for a collection to train on that the reward service does not search."""
-    missing = [str(folder) for folder in config.collections if folder.resolve().name not in loaded]
-    if missing:
-        raise UserError(
-            f"reward service at {config.reward}: does not search {', '.join(missing)}, which GRPO is to train on. "
-            "Name them under `collections` in the service's config as well, and start it again."
-        )
 
 
 @contextmanager

@@ -1,11 +1,13 @@
-"""The queries GRPO trains on: those of the prepared data, and those of judged collections."""
+"""The queries that rewards train on: those of the prepared data, and those of judged collections."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from qmd_schema.config import load_config
+from qmd_rpc.reward import RewardClient
+from qmd_schema.config import CollectionConfig, load_config
 from qmd_schema.contract import bos_token, prompt_text
-from qmd_schema.errors import DataError
+from qmd_schema.errors import DataError, UserError
 from qmd_search.collections import load_collection
 from trainer.config import GrpoConfig, PrepareConfig
 from trainer.dataset import load_eval_queries, load_rows
@@ -27,28 +29,45 @@ def load_training_queries(config: GrpoConfig, data: Path, model: Path) -> list[T
     data: folder that `prepare` wrote. Raises DataError when a collection holds a query that models are judged on.
     """
     queries = [TrainingQuery(row.prompt, row.query) for row in load_rows(data, "train")]
+    return queries + load_judged_queries(config.collections, config.prepare, model)
+
+
+def load_judged_queries(collections: Sequence[CollectionConfig], prepare: Path, model: Path) -> list[TrainingQuery]:
+    """The queries of collections to train on, in their order.
+
+    prepare: the config that says what models are judged on. Raises DataError for a query of a collection that is.
+    """
+    if not collections:
+        return []
     bos = bos_token(model)
-    for folder in config.collections:
-        collection = load_collection(folder)
-        queries += [
-            TrainingQuery(prompt_text(query, bos), query, collection.name) for query in collection.queries.values()
-        ]
-    if config.collections:
-        _check_leaks(config, [query.query for query in queries])
-    return queries
-
-
-def _check_leaks(config: GrpoConfig, queries: list[str]) -> None:
-    prepare = load_config(config.prepare, PrepareConfig)
-    evaluation = load_eval_queries(prepare.evals)
+    loaded = [load_collection(collection.path, collection.split) for collection in collections]
+    queries = [
+        TrainingQuery(prompt_text(text, bos), text, collection.name)
+        for collection in loaded
+        for text in dict.fromkeys(collection.queries.values())
+    ]
+    settings = load_config(prepare, PrepareConfig)
+    evaluation = load_eval_queries(settings.evals)
     index = SimilarityIndex(query.text for query in evaluation)
     leaks = [
-        f"query {query!r} is {similarity:.2f} similar to {evaluation[number].text!r} ({evaluation[number].where})"
+        f"query {query.query!r} of {query.collection} is {similarity:.2f} similar to {evaluation[number].text!r} "
+        f"({evaluation[number].where})"
         for query in queries
-        for number, similarity in index.similar(query, prepare.near_duplicate).items()
+        for number, similarity in index.similar(query.query, settings.near_duplicate).items()
     ]
     if leaks:
         raise DataError(
             "\n".join(leaks) + "\nA model must not be judged on what it was trained on. `foundry data synth` leaves "
-            f"such queries out; take them out of these collections: {', '.join(map(str, config.collections))}."
+            "such queries out; take them out of the collections."
+        )
+    return queries
+
+
+def check_searched(collections: Sequence[CollectionConfig], reward: RewardClient) -> None:
+    """Raises UserError for a collection to train on that the reward service does not search, ServiceError if away."""
+    searched = {collection.name for collection in reward.collections()} if collections else set()
+    if missing := [str(collection.path) for collection in collections if collection.name not in searched]:
+        raise UserError(
+            f"reward service at {reward.address}: does not search {', '.join(missing)}, which is to be trained on. "
+            "Name it under `collections` in the service's config as well, and start it again."
         )

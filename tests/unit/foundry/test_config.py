@@ -38,7 +38,7 @@ def test_a_collection_to_train_on_has_to_be_searched_by_the_reward_service(proje
         path = project / f"configs/cpu/{config}.yaml"
         path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"collections": collections}))
 
-    add("grpo", ["my-notes"])
+    add("grpo", [{"path": "my-notes"}])
     with pytest.raises(ConfigError, match=r"grpo\.yaml: collections: .* does not search my-notes"):
         load_profile("cpu")
     add("reward", [{"path": "my-notes"}])

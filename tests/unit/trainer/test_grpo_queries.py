@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from qmd_schema.config import CollectionConfig
 from qmd_schema.contract import bos_token, prompt_text
 from qmd_schema.errors import DataError
 from trainer.config import GrpoConfig, LoraSettings, RaySettings
@@ -20,7 +21,7 @@ def config(tmp_path: Path, tiny_llama: Path) -> GrpoConfig:
     prepare.write_text(yaml.safe_dump({"model": str(tiny_llama), "evals": str(tmp_path / "evals")}))
     return GrpoConfig(
         prepare=prepare,
-        collections=[tmp_path / "notes"],
+        collections=[CollectionConfig(path=tmp_path / "notes")],
         lora=LoraSettings(rank=4, alpha=8, targets=["q_proj"]),
         ray=RaySettings(),
         steps=1,
@@ -56,5 +57,7 @@ def test_the_queries_of_a_collection_come_after_those_of_the_data(config, tmp_pa
 
 def test_a_collection_with_a_query_that_models_are_judged_on_is_refused(config, tmp_path, tiny_llama):
     write_collection(tmp_path / "notes", "Lighthouse keeper pay?")
-    with pytest.raises(DataError, match=r"'Lighthouse keeper pay\?' is 1.00 similar to 'lighthouse keeper pay'"):
+    with pytest.raises(
+        DataError, match=r"'Lighthouse keeper pay\?' of notes is 1.00 similar to 'lighthouse keeper pay'"
+    ):
         load_training_queries(config, write_data(tmp_path / "data"), tiny_llama)

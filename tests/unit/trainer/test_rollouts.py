@@ -13,10 +13,9 @@ from qmd_rpc.inference import Completion
 from qmd_rpc.reward import RewardClient
 from qmd_rpc.v1 import reward_pb2
 from qmd_schema.contract import prompt_text
-from qmd_schema.errors import UserError
 from trainer.config import GrpoConfig, LoraSettings, RaySettings
 from trainer.dataset import Row
-from trainer.grpo import build_trainer, check_collections
+from trainer.grpo import build_trainer
 from trainer.rollouts import composite_reward, retrieval_gains, spread
 
 GENERATIONS = 4
@@ -152,13 +151,6 @@ def test_a_reward_service_that_is_away_raises(config, free_port):
     rollout = {"query": ["tea"] * 4, "answer": ["lex: tea\n"] * 4, "collection": [None] * 4}
     with pytest.raises(ServiceError, match="reward service"):
         composite_reward(client, config)(**rollout, log_metric=lambda *_: None)
-
-
-def test_a_collection_that_the_reward_service_does_not_search_is_refused(config, tmp_path):
-    training = config.model_copy(update={"collections": [tmp_path / "notes", tmp_path / "docs"]})
-    check_collections(training, ["docs", "notes"])
-    with pytest.raises(UserError, match=r"does not search \S+/docs, which GRPO is to train on"):
-        check_collections(training, ["notes"])
 
 
 def test_each_answer_is_searched_in_the_collection_its_query_is_asked_of():
