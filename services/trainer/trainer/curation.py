@@ -223,7 +223,11 @@ def _check_form(loaded: LoadedExample, config: CurationConfig) -> Iterator[Findi
         if not config.hyde_minimum <= len(text) <= config.hyde_maximum:
             what = f"the hyde line has {len(text)} characters, wants {config.hyde_minimum} to {config.hyde_maximum}"
             yield _finding(loaded, "hyde length", what, "Write a passage with the facts that a real note would hold")
-    for text in expansion.lex:
+    first_words = [_words(text)[:1] for text in expansion.lex]
+    for number, text in enumerate(expansion.lex):
+        if first_words[number] in first_words[:number]:
+            what = f"lex line {text!r} begins like an earlier one, which a small model learns to repeat to the end"
+            yield _finding(loaded, "lex beginnings", what, "Turn its words round, or begin with another word")
         terms = [term for term in _LEX_TERM.findall(text) if not term.startswith("-")]
         if len(terms) > config.lex_words:
             what = f"lex line {text!r} asks for {len(terms)} words in one document, wants at most {config.lex_words}"

@@ -28,7 +28,7 @@ CONFIG = CurationConfig()
 GOOD = [
     ("hyde", "To rotate Nginx logs put daily, rotate 14 and compress into /etc/logrotate.d/nginx and signal USR1."),
     ("lex", "Nginx logrotate"),
-    ("lex", "Nginx postrotate"),
+    ("lex", "postrotate Nginx"),
     ("vec", "set up daily log rotation for an Nginx server"),
     ("vec", "keep the access logs of Nginx from filling the disk"),
 ]
@@ -69,6 +69,7 @@ def test_a_finding_names_file_line_and_remedy():
         (with_line(0, "hyde", "Nginx logs rotate daily."), "hyde length"),
         (with_line(0, "hyde", "Nginx logs rotate daily." + " daily" * 40), "hyde length"),
         (with_line(1, "lex", "Nginx logrotate daily weekly"), "lex words"),
+        (with_line(2, "lex", "nginx weekly"), "lex beginnings"),
         (with_line(1, "lex", "Nginx guide"), "filler"),
         (with_line(4, "vec", "ask admin@nginx-logs.io how logs are rotated"), "personal data"),
     ],
