@@ -5,6 +5,7 @@ few steps with and without overlap of generation and training, and prints times 
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -34,7 +35,7 @@ READY_SECONDS = 600
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="merged SFT model folder")
-    parser.add_argument("--configs", type=Path, default=Path("configs/cpu"), help="folder of configs (default: %(default)s)")
+    parser.add_argument("--configs", type=Path, default=Path("configs/cpu"), help="default: %(default)s")
     parser.add_argument("--prompts", type=int, default=16, help="queries of the rollouts (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=96, help="of a completion, at most (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=6, help="of each training (default: %(default)s)")
@@ -64,8 +65,10 @@ def compare_rollouts(
     """The same number of completions of the same prompts, at temperature 1, by the service and by transformers."""
     client.generate(prompts, max_tokens=8, seed=0)
     began = time.perf_counter()
-    asked = client.generate(prompts, n=generations, decode=ROLLOUT_DECODE, grammar=False, logprobs=True, max_tokens=tokens)
-    served = sum(len(each.token_ids) for group in asked for each in group) / (time.perf_counter() - began)
+    groups = client.generate(
+        prompts, n=generations, decode=ROLLOUT_DECODE, grammar=False, logprobs=True, max_tokens=tokens
+    )
+    served = sum(len(answer.token_ids) for group in groups for answer in group) / (time.perf_counter() - began)
 
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
     policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16).eval()
@@ -91,8 +94,9 @@ def compare_steps(config: Path, model: Path, folder: Path, steps: int) -> None:
         path = folder / f"staleness-{staleness}.yaml"
         path.write_text(yaml.safe_dump(values | {"steps": steps, "save_steps": steps, "max_staleness": staleness}))
         output = folder / f"grpo-{staleness}"
-        arguments = ["grpo", "--config", path, "--data", folder / "data", "--model", model.resolve(), "--output", output]
-        run_to_end(module_command("trainer", *map(str, arguments)), folder / "trainer.log", lambda: None)
+        command = module_command("trainer", "grpo", "--config", str(path), "--data", str(folder / "data"))
+        command += ["--model", str(model.resolve()), "--output", str(output)]
+        run_to_end(command, folder / "trainer.log", lambda: None)
         medians[name] = step_times(output / "progress.jsonl")
     parts = sorted({part for times in medians.values() for part in times}, key=lambda part: (part != "step", part))
     print(f"a step, seconds, median of {steps - 1}\n")
@@ -107,7 +111,7 @@ def step_times(progress: Path) -> dict[str, float]:
     """Median seconds of a step, and of its parts as the stage notes them under `seconds/`."""
     records: list[dict[str, Any]] = [json.loads(line) for line in progress.read_text().splitlines()]
     steps = [record for record in records if "reward" in record["metrics"]]
-    times = {"step": [after["time"] - before["time"] for before, after in zip(steps, steps[1:], strict=False)]}
+    times = {"step": [after["time"] - before["time"] for before, after in itertools.pairwise(steps)]}
     for record in steps[1:]:
         for name, value in record["metrics"].items():
             if name.startswith("seconds/"):
