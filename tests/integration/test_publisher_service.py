@@ -255,6 +255,7 @@ def test_sigterm_calls_a_publication_off_and_leaves_nothing(
     assert service.files() == []
 
 
+@pytest.mark.slow
 def test_a_caller_that_goes_away_calls_its_publication_off(
     service: PublisherProcess, client: PublishingClient, brief_llama: Path
 ) -> None:
@@ -271,6 +272,7 @@ def test_a_caller_that_goes_away_calls_its_publication_off(
     assert publish(client, submission) == client.deployed()
 
 
+@pytest.mark.slow
 def test_a_second_service_is_refused_while_a_publication_runs(
     service: PublisherProcess, client: PublishingClient, brief_llama: Path
 ) -> None:

@@ -102,6 +102,7 @@ class EvaluatorProcess:
             "queries": "queries.jsonl",
             "collections": [{"path": "garden"}],
             "seeds": [1, 2],
+            "base_seeds": 1,
             "ungrammared_seeds": 1,
             "batch_answers": 3,
             "latency_queries": 5,

@@ -125,6 +125,13 @@ class EvaluatorConfig(StrictModel):
         ge=1,
         description="The first seeds, which also answer the eval queries without grammar: do they keep the rules?",
     )
+    base_seeds: int | None = Field(
+        None,
+        ge=1,
+        description="The first seeds, which alone a base model answers with at a first deployment; null takes all. An "
+        "untrained one writes most of the tokens, since it seldom stops, and is far behind: fewer answers of it leave "
+        "time for more queries.",
+    )
     batch_answers: int = Field(
         512,
         ge=1,
@@ -155,6 +162,10 @@ class EvaluatorConfig(StrictModel):
         if self.ungrammared_seeds > len(self.seeds):
             raise ValueError(f"ungrammared_seeds: {self.ungrammared_seeds}, but there are {len(self.seeds)} seeds")
         return self
+
+    def for_base(self) -> Self:
+        """The config that a base model is measured with."""
+        return self.model_copy(update={"seeds": self.seeds[: self.base_seeds]})
 
     def sha256(self) -> str:
         """The hash of what changes a measurement or a decision; addresses and places do not."""

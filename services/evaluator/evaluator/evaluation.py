@@ -47,12 +47,13 @@ class Session:
         """label: names the model in the progress.
 
         is_base: what a base model does without grammar, or how long it takes, decides nothing and costs minutes, as
-        it seldom stops by itself; so it is not measured.
+        it seldom stops by itself; so it is not measured, and the rest with fewer seeds where the config says so.
         """
-        answers = self.generator.answers(model, not is_base, label, self.on_progress)
+        config = self.config.for_base() if is_base else self.config
+        answers = self.generator.answers(model, config.seeds, not is_base, label, self.on_progress)
         latencies = None if is_base else self.generator.latencies(model, label, self.on_progress)
         self.on_progress(f"measures of the {label}", 0, 1)
-        measured = measure_model(model, answers, latencies, self.eval_set, self.retrieval, self.config)
+        measured = measure_model(model, answers, latencies, self.eval_set, self.retrieval, config)
         self.on_progress(f"measures of the {label}", 1, 1)
         figures = model_figures(measured, self.eval_set.slices, self.config.gate.confidence)
         return Side(label, model.engine, answers, measured, figures)

@@ -51,13 +51,15 @@ class Generator:
         self._eval_set = eval_set
         self._config = config
 
-    def answers(self, model: Model, with_free: bool, label: str, on_progress: OnProgress) -> list[Answer]:
+    def answers(
+        self, model: Model, seeds: Sequence[int], with_free: bool, label: str, on_progress: OnProgress
+    ) -> list[Answer]:
         """One answer for every query and seed; what the session already has is not asked for again.
 
         with_free: also without grammar, for the eval queries. label: names the model in the progress.
         Raises ServiceError when the inference service fails, ArtifactError when it cannot load the model.
         """
-        batches = self._batches(with_free)
+        batches = self._batches(seeds, with_free)
         known = {(a.seed, a.grammar, a.query) for a in self._store.answers(self._session, model.sha256)}
         pending = [b for b in batches if any((b.seed, b.grammar, query) not in known for query in b.queries)]
         if pending:
@@ -81,11 +83,11 @@ class Generator:
         measured = self._store.latencies(self._session, model.sha256)
         return [measured[query] for query in queries]
 
-    def _batches(self, with_free: bool) -> list[_Batch]:
+    def _batches(self, seeds: Sequence[int], with_free: bool) -> list[_Batch]:
         size = self._config.batch_answers
-        asked = [(seed, True, list(self._eval_set.texts)) for seed in self._config.seeds]
+        asked = [(seed, True, list(self._eval_set.texts)) for seed in seeds]
         if with_free:
-            free_seeds = self._config.seeds[: self._config.ungrammared_seeds]
+            free_seeds = seeds[: self._config.ungrammared_seeds]
             asked += [(seed, False, list(self._eval_set.eval_texts)) for seed in free_seeds]
         return [
             _Batch(seed, grammar, tuple(keys[start : start + size]))
