@@ -199,14 +199,19 @@ class ImitationConfig(StrictModel):
     minimum_gain: float = Field(
         0.01,
         ge=0,
-        description="Gain in nDCG@10 below which a query teaches nothing: over the mean of its answers (`rft`), or of "
-        "a lex line over none beside each of the answers (`distill`).",
+        description="Gain in nDCG@10 of the best answer over the mean of a query's answers below which `rft` learns "
+        "nothing of it.",
+    )
+    gain_cap: float = Field(
+        0.1,
+        ge=0,
+        description="Gain in nDCG@10 that counts at most when `distill` chooses a lex line: larger ones are luck.",
     )
     rarity_weight: float = Field(
-        0.02,
+        0.1,
         ge=0,
         description="What `distill` adds to the gain of a lex line for its words' rarity in the collection, at most: "
-        "most choices that look best by a single judgement are luck, rare words are not.",
+        "unlike luck, it can be learnt.",
     )
     rehearsal: float = Field(
         1.0, ge=0, description="Rows of the prepared data mixed in for each new one, so that the form is not forgotten."

@@ -94,7 +94,7 @@ def _write_targets(way: Way, config: ImitationConfig, data: Path, model: Path, f
         answered = ask(config, inference, queries, model, on_progress)
         targets = best_answers(answered, search, config) if way == "rft" else composed(answered, search, config)
     if len(targets) < 2:
-        raise DataError(f"{len(targets)} of {len(queries)} queries gave an answer that gains {config.minimum_gain:g}.")
+        raise DataError(f"{len(targets)} of {len(queries)} queries gave an answer that is worth imitating.")
     eos = eos_token(model)
     rows = [Row(t.query.query, t.query.collection or "", t.query.prompt, t.answer + eos) for t in targets]
     held_out = max(1, round(len(rows) * config.validation_share))
@@ -211,7 +211,7 @@ def composed(answered: Sequence[Answered], search: Search, config: ImitationConf
         lessons,
         [rarities[each.query.collection or ""] for each in taught],
         lambda tried: search.gains([(of_query[query], lines) for query, lines in tried], "lex lines"),
-        config.minimum_gain,
+        config.gain_cap,
         config.rarity_weight,
     )
     written = [
@@ -223,7 +223,7 @@ def composed(answered: Sequence[Answered], search: Search, config: ImitationConf
     return [
         Target(query, render(query.query, Expansion(lines)), gain)
         for (query, lines), gain in zip(written, gains, strict=True)
-        if gain >= config.minimum_gain
+        if gain >= 0
     ]
 
 

@@ -50,13 +50,14 @@ class Lesson(NamedTuple):
 
 
 def teach(
-    lessons: Sequence[Lesson], rarities: Sequence[Rarity], measure: Measure, minimum_gain: float, rarity_weight: float
+    lessons: Sequence[Lesson], rarities: Sequence[Rarity], measure: Measure, gain_cap: float, rarity_weight: float
 ) -> list[Lines]:
-    """The lex lines to write for each query, the best first, at most two; none where none is worth it.
+    """The lex lines to write for each query, the best first, at most two; none where each takes something away.
 
-    rarities: of the collection of each lesson. A line counts only if it takes nothing away beside any of the contexts
-    and adds `minimum_gain` on their mean: what looks best by a single ranking is mostly luck. Of lines that count, the
-    one with the highest mean gain plus `rarity_weight` times its rarity is taken, and then, beside it, another one.
+    rarities: of the collection of each lesson. A line counts if it takes nothing away beside any of the contexts. Of
+    these the one is taken with the highest mean gain, of which `gain_cap` counts at most, plus `rarity_weight` times
+    its rarity, and then, beside it, another one. The words that look best by one judgement are mostly luck, which
+    cannot be learnt; that rare words find can.
     """
     candidates = [_candidates(lesson.query, rarity) for lesson, rarity in zip(lessons, rarities, strict=True)]
     chosen: list[Lines] = [()] * len(lessons)
@@ -64,12 +65,12 @@ def teach(
         gains = _added(lessons, chosen, candidates, measure)
         for number, (rarity, added) in enumerate(zip(rarities, gains, strict=True)):
             worthy = {
-                line: sum(values) / len(values) + rarity_weight * rarity.of_line(line)
+                line: min(sum(values) / len(values), gain_cap) + rarity_weight * rarity.of_line(line)
                 for line, values in added.items()
-                if min(values) >= 0 and sum(values) >= minimum_gain * len(values)
+                if min(values) >= 0
             }
             best = max(worthy, key=worthy.__getitem__, default=None)
-            # What is worth nothing beside fewer lines is worth nothing beside more.
+            # What takes something away beside fewer lines does so beside more.
             candidates[number] = [line for line in worthy if best and not _share_first_word(line, best)]
             chosen[number] += (best,) if best else ()
     return chosen
