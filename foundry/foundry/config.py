@@ -83,13 +83,19 @@ def load_profile(name: str) -> Profile:
             f"{folder / 'grpo.yaml'}: collections: the reward service does not search {', '.join(unsearched)}. "
             f"Name them in {folder / 'reward.yaml'} under `collections` as well, each with its `path`."
         )
+    inference = load_config(folder / "inference.yaml", InferenceServiceConfig)
+    if inference.policies == "adapter" and inference.max_adapter_rank < grpo.lora.rank:
+        raise ConfigError(
+            f"{folder / 'grpo.yaml'}: lora.rank: {grpo.lora.rank}: the inference service takes adapters of rank "
+            f"{inference.max_adapter_rank} at most. Raise max_adapter_rank in {folder / 'inference.yaml'}."
+        )
     return Profile(
         name=name,
         folder=folder,
         pipeline=load_config(folder / "pipeline.yaml", PipelineConfig),
         prepare=load_config(folder / "prepare.yaml", PrepareConfig),
         reward=reward,
-        inference=load_config(folder / "inference.yaml", InferenceServiceConfig),
+        inference=inference,
         evaluator=load_config(folder / "evaluator.yaml", EvaluatorConfig),
         publisher=load_config(folder / "publisher.yaml", PublisherConfig),
     )

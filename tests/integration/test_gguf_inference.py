@@ -118,7 +118,7 @@ def test_another_file_answers_after_it_was_loaded(client: InferenceClient, servi
     client.load_policy("second", service.file(1))
     answers = client.generate(PROMPTS, n=2, decode=PLAIN, max_tokens=12, logprobs=True, policy="second")
     assert error_of_logprobs(service.folders[1], answers) < TOLERANCE
-    with pytest.raises(PolicyMismatch, match="the loaded policy is second"):
+    with pytest.raises(PolicyMismatch, match="policy base is not loaded, only second"):
         client.generate(PROMPTS, policy="base")
 
 

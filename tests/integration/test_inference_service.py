@@ -2,50 +2,35 @@
 
 import os
 import signal
-import socket
 import subprocess
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 import torch
-import yaml
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from inference_service.sampling import penalty_window, subtract_presence_penalty
 from qmd_rpc.channel import ServiceError
-from qmd_rpc.inference import POLICY_PATH, Completion, InferenceClient, PolicyMismatch
-from qmd_schema.contract import QMD_DECODE, Decode, prompt_text
+from qmd_rpc.inference import InferenceClient, PolicyMismatch
+from qmd_schema.contract import QMD_DECODE, Decode
 from qmd_schema.expansion import KINDS
 from support.processes import all_ended, command_line, descendants, wait_until
-
-PLAIN = Decode(temperature=1.0, top_k=0, top_p=1.0, presence_penalty=0.0)
-PROMPTS = [prompt_text(query, "<|im_start|>") for query in ("docker compose volumes", "rust async traits", "tea")]
-# In nats, mean over tokens: bfloat16 keeps 8 bits, in vLLM and in transformers, which round at different places.
-TOLERANCE = 0.06
-
-
-@dataclass
-class Service:
-    process: subprocess.Popen[str]
-    address: str
-    config: Path
-    model: Path
-
-
-def save_model(folder: Path, like: Path, seed: int, **changes: int) -> Path:
-    """A random Llama whose answers are not all alike."""
-    config = AutoConfig.from_pretrained(like, initializer_range=0.25, **changes)
-    torch.manual_seed(seed)
-    AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(like).save_pretrained(folder)
-    return folder
+from support.serving import (
+    PLAIN,
+    PROMPTS,
+    TOLERANCE,
+    Service,
+    answering,
+    command,
+    error_of_logprobs,
+    logits_of,
+    running_service,
+    save_model,
+)
 
 
 @pytest.fixture(scope="module")
@@ -60,55 +45,18 @@ def tokenizer(versions: list[Path]) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(versions[0])
 
 
-def command(config: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "inference_service", "--config", str(config), *arguments]
-
-
 @pytest.fixture(scope="module")
-def service(root: Path, versions: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    folder = tmp_path_factory.mktemp("service")
-    values = yaml.safe_load((root / "configs/cpu/inference.yaml").read_text())
-    config = folder / "inference.yaml"
-    config.write_text(yaml.safe_dump(values | {"port": port, "max_sequences": 32, "kv_cache_gib": 0.25}))
-    arguments = ["--model", str(versions[0]), "--log", str(folder / "vllm.log")]
-    process = subprocess.Popen(command(config, *arguments), stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        assert "ready" in process.stdout.readline(), (folder / "vllm.log").read_text()[-3000:]
-        yield Service(process, f"127.0.0.1:{port}", config, versions[0])
-    finally:
-        process.terminate()
-        process.wait()
+def service(
+    root: Path, versions: list[Path], free_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    with running_service(root, tmp_path_factory.mktemp("service"), versions[0], free_port()) as started:
+        yield started
 
 
 @pytest.fixture
 def client(service: Service) -> Iterator[InferenceClient]:
     with InferenceClient(service.address, deadline=120) as connected:
         yield connected
-
-
-def logits_of(model: Path, prompt: str, answer: list[int], tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
-    """transformers' logits at each token of the answer, [tokens, vocabulary]."""
-    prompt_ids = tokenizer.encode(prompt, add_special_tokens=False)
-    with torch.no_grad():
-        logits = AutoModelForCausalLM.from_pretrained(model)(torch.tensor([prompt_ids + answer])).logits[0].float()
-    return logits[len(prompt_ids) - 1 : -1]
-
-
-def error_of_logprobs(
-    model: Path, answers: list[list[Completion]], tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str] = PROMPTS
-) -> float:
-    """How far the answers' log-probabilities are from those of a model, mean over all tokens."""
-    errors = []
-    for prompt, samples in zip(prompts, answers, strict=True):
-        for sample in samples:
-            expected = logits_of(model, prompt, sample.token_ids, tokenizer).log_softmax(-1)
-            own = expected.gather(1, torch.tensor(sample.token_ids)[:, None]).squeeze(1)
-            errors.append((own - torch.tensor(sample.logprobs)).abs())
-    return torch.cat(errors).mean().item()
 
 
 def test_every_prompt_gets_its_samples_in_order(client: InferenceClient, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -146,7 +94,7 @@ def test_tokens_come_as_often_as_qmd_draws_them(
     (samples,) = client.generate([PROMPTS[0]], n=2000, decode=decode, grammar=False, max_tokens=2, seed=1)
     ((first, _),) = Counter(sample.token_ids[0] for sample in samples).most_common(1)
     seconds = [sample.token_ids[1] for sample in samples if sample.token_ids[0] == first]
-    logits = logits_of(service.model, PROMPTS[0], [first, first], tokenizer)[1:]
+    logits = logits_of(AutoModelForCausalLM.from_pretrained(service.model), PROMPTS[0], [first, first], tokenizer)[1:]
     subtract_presence_penalty(logits, [penalty_window([first], decode, newline=198)], decode.presence_penalty)
     values, tokens = logits[0].topk(decode.top_k)
     probabilities = values.softmax(-1)
@@ -180,7 +128,7 @@ def test_a_loaded_version_answers_with_the_trainers_logprobs(
 
 
 def test_a_version_that_is_not_loaded_is_refused(client: InferenceClient) -> None:
-    with pytest.raises(PolicyMismatch, match="the loaded policy is policy-3, wanted is policy-2"):
+    with pytest.raises(PolicyMismatch, match="policy policy-2 is not loaded, only policy-3"):
         client.generate(PROMPTS, policy="policy-2")
 
 
@@ -218,7 +166,7 @@ def test_a_broken_engine_is_started_again_and_waited_for(
 ) -> None:
     client.load_policy("policy-4", versions[1])
     os.kill(engine_worker(service), signal.SIGKILL)
-    with pytest.raises(PolicyMismatch, match="the loaded policy is base"):
+    with pytest.raises(PolicyMismatch, match="policy policy-4 is not loaded, only base"):
         client.generate(PROMPTS, max_tokens=2, policy="policy-4")
     client.load_policy("policy-4", versions[1])
     client.generate(PROMPTS, max_tokens=2, policy="policy-4")
@@ -251,12 +199,6 @@ def test_nothing_outlives_a_service_that_was_killed(client: InferenceClient, ser
     service.process.send_signal(signal.SIGKILL)
     service.process.wait()
     all_ended(family)
-
-
-def answering(service: Service) -> int:
-    """The completions that the service has let in and not yet answered."""
-    state: dict[str, int] = httpx.get(f"http://{service.address}{POLICY_PATH}", trust_env=False).json()
-    return state["answering"]
 
 
 def engine_worker(service: Service) -> int:

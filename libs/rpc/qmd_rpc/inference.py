@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import httpx
 
@@ -19,9 +19,14 @@ from qmd_schema.contract import QMD_DECODE, Decode
 
 SERVICE = "inference"
 SERVED_MODEL = "policy"
+"""What a completion request calls the model itself; a policy that is an adapter on it goes by its version."""
+ADAPTER_CONFIG = "adapter_config.json"
+"""The file that tells an adapter's folder from a model's."""
 POLICY_PATH = "/policy"
 POLICY_HEADER = "x-policy"
 """On a completion request the version that must answer, on its response the version that did."""
+PolicyKind = Literal["merged", "adapter"]
+"""A policy's weights: a whole model, which takes the place of the one before, or an adapter on the served model."""
 DECODE_ARGUMENT = "qmd_decode"
 GRAMMAR_ARGUMENT = "qmd_grammar"
 """Keys of a completion's `vllm_xargs`: a Decode as JSON, and 1 for QMD's grammar."""
@@ -30,11 +35,11 @@ GRAMMAR_ARGUMENT = "qmd_grammar"
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
 _RETRY_SECONDS = 0.5
-_LOAD_HINT = "Load the wanted policy, or name the loaded one."
+_LOAD_HINT = "Load the wanted policy, or name a loaded one."
 
 
 class PolicyMismatch(ServiceError):  # noqa: N818
-    """Another policy is loaded than the one that should answer."""
+    """The policy that should answer is not loaded."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class InferenceClient:
     def wait_ready(self, timeout: float) -> None:
         """Returns when a completion came back. Raises ServiceError after `timeout` seconds."""
         # Asks for all that an answer may need, so that nothing is left to compile at the first real request.
-        body = _completion_request("ready", QMD_DECODE, 2, grammar=True, logprobs=True, seed=0)
+        body = _completion_request(SERVED_MODEL, "ready", QMD_DECODE, 2, grammar=True, logprobs=True, seed=0)
         self._request("POST", "/v1/completions", time.monotonic() + timeout, patience=timeout, json=body)
 
     def generate(
@@ -91,14 +96,15 @@ class InferenceClient:
         max_tokens: the decode's where absent. grammar: QMD's.
         seed: every sample of every prompt gets its own random numbers from it, so that a call can be repeated, but
         for how the model's arithmetic rounds in batches of another size.
-        policy: the version that must answer; PolicyMismatch where another is loaded. None: the loaded one.
+        policy: the version that must answer; PolicyMismatch where it is not loaded. None: the newest loaded.
         on_done: called with the number of prompts finished so far.
         """
         ends = time.monotonic() + self.deadline
-        loaded, max_sequences = self._state(ends)
-        version = loaded if policy is None else policy
-        if version != loaded:
-            problem = f"the loaded policy is {loaded}, wanted is {version}"
+        state = self._state(ends)
+        version = state["policy"] if policy is None else policy
+        model = state["models"].get(version)
+        if model is None:
+            problem = f"policy {version} is not loaded, only {', '.join(state['models'])}"
             raise PolicyMismatch(SERVICE, self.address, problem, _LOAD_HINT)
         seed = secrets.randbits(63) if seed is None else seed
         limit = max_tokens or decode.max_tokens
@@ -106,12 +112,12 @@ class InferenceClient:
         def complete(place: tuple[int, int]) -> Completion:
             own_seed = _derived_seed(seed, *place)
             body = _completion_request(
-                prompts[place[0]], decode, limit, grammar=grammar, logprobs=logprobs, seed=own_seed
+                model, prompts[place[0]], decode, limit, grammar=grammar, logprobs=logprobs, seed=own_seed
             )
             return self._complete(body, version, ends)
 
         # A few more requests than the engine runs at once, so that it never waits for the next one.
-        threads = ThreadPoolExecutor(max_workers=max_sequences * 5 // 4)
+        threads = ThreadPoolExecutor(max_workers=state["max_sequences"] * 5 // 4)
         answers: list[list[Completion]] = [[] for _ in prompts]
         try:
             places = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(n)]
@@ -124,19 +130,23 @@ class InferenceClient:
         return answers
 
     def load_policy(self, version: str, folder: Path) -> None:
-        """Brings merged weights of the same architecture in; returns when they answer as `version`.
+        """Brings weights in; returns when they answer as `version`. Raises ServiceError, and leaves what was loaded.
 
-        folder: a model folder that the server can read; it is read once. A server of GGUF files takes such a file of
-        any architecture. Waits for completions under way. Raises ServiceError, and leaves the old policy loaded,
-        where the tensors' names or shapes differ.
+        folder: one that the server can read; it is read once. A model folder of the same architecture (a server that
+        runs no vLLM takes any) replaces all policies once the completions under way have ended. An adapter's folder,
+        where `policy_kind` is "adapter", comes beside the last ones.
         """
         order = {"version": version, "folder": str(folder.resolve()), "timeout": self.deadline}
         self._request("POST", POLICY_PATH, time.monotonic() + self.deadline, json=order)
 
     def policy(self) -> str:
-        """The loaded version, "base" after start. Raises ServiceError after a load that broke off half-way."""
-        policy, _ = self._state(time.monotonic() + self.deadline)
-        return policy
+        """The version loaded last, "base" after start. Raises ServiceError after a load that broke off half-way."""
+        return str(self._state(time.monotonic() + self.deadline)["policy"])
+
+    def policy_kind(self) -> PolicyKind:
+        """What a trainer should bring in; a service of adapters takes whole models as well."""
+        kind: PolicyKind = self._state(time.monotonic() + self.deadline)["kind"]
+        return kind
 
     def close(self) -> None:
         self._http.close()
@@ -157,12 +167,12 @@ class InferenceClient:
         logprobs = choice["logprobs"] and choice["logprobs"]["token_logprobs"]
         return Completion(choice["text"], choice["token_ids"], logprobs, choice["finish_reason"])
 
-    def _state(self, ends: float) -> tuple[str, int]:
-        """The loaded policy, and the sequences that the engine runs at once."""
-        state = self._request("GET", POLICY_PATH, ends)
+    def _state(self, ends: float) -> dict[str, Any]:
+        """What the server tells of its policies; at least one of them is loaded."""
+        state: dict[str, Any] = self._request("GET", POLICY_PATH, ends)
         if state["policy"] is None:
             raise self._error("the last policy was loaded only in part", "Load one that is whole.")
-        return state["policy"], state["max_sequences"]
+        return state
 
     def _request(self, method: str, path: str, ends: float, patience: float | None = None, **content: Any) -> Any:
         """The JSON of a call's answer. A server that is away or broken is asked again, for `patience` seconds.
@@ -197,11 +207,11 @@ class InferenceClient:
 
 
 def _completion_request(
-    prompt: str, decode: Decode, max_tokens: int, *, grammar: bool, logprobs: bool, seed: int
+    model: str, prompt: str, decode: Decode, max_tokens: int, *, grammar: bool, logprobs: bool, seed: int
 ) -> dict[str, Any]:
     """Every setting is named, so that none is taken from the model folder's generation_config.json."""
     return {
-        "model": SERVED_MODEL,
+        "model": model,
         "prompt": prompt,
         "add_special_tokens": False,
         "max_tokens": max_tokens,

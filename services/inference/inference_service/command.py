@@ -34,6 +34,10 @@ def _vllm_command(config: InferenceServiceConfig, model: Path) -> list[str]:
     command += ["--logits-processors", "inference_service.qmd_sampling:QmdSampling"]
     command += ["--worker-extension-cls", "inference_service.worker_extension.PolicyLoader"]
     command += ["--middleware", "inference_service.policy_gate.PolicyGate"]
+    if config.policies == "adapter":
+        command += ["--enable-lora", "--max-lora-rank", str(config.max_adapter_rank)]
+        # The oldest is unloaded after the newest has come.
+        command += ["--max-loras", str(config.max_adapters), "--max-cpu-loras", str(config.max_adapters + 1)]
     if config.device == "cpu":
         command += ["--enforce-eager"]
     return command

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from qmd_rpc.inference import PolicyKind
 from qmd_schema.config import StrictModel
 
 
@@ -20,6 +21,17 @@ class InferenceServiceConfig(StrictModel):
     device: Literal["cpu", "cuda"] = Field(description="What vLLM runs on; its build must match.")
     dtype: Literal["bfloat16", "float16", "float32"] = Field(
         "bfloat16", description="Of weights and computation. The models are trained and published in bfloat16."
+    )
+    policies: PolicyKind = Field(
+        "merged",
+        description="How a trainer brings its policies in: `merged` weights, loaded in place of those before, or "
+        "`adapter`, some MB, beside them. On a CPU an adapter takes five to ten times as long to compute.",
+    )
+    max_adapters: int = Field(
+        2, ge=1, description="Adapters that answer side by side: one more than the steps a rollout's policy may lag."
+    )
+    max_adapter_rank: Literal[8, 16, 32, 64, 128, 256] = Field(
+        16, description="Rank that there is memory for in each adapter; a higher one is refused."
     )
     max_sequences: int = Field(
         ge=1, description="Answers written at the same time. More is faster until cores or KV cache are used up."

@@ -29,7 +29,8 @@ class EngineClient:
 
     def __init__(self, engine: GgufEngine) -> None:
         self.engine = engine
-        self.vllm_config = SimpleNamespace(scheduler_config=SimpleNamespace(max_num_seqs=engine.sequences))
+        scheduler = SimpleNamespace(max_num_seqs=engine.sequences)
+        self.vllm_config = SimpleNamespace(scheduler_config=scheduler, lora_config=None)
 
     async def collective_rpc(self, method: str, args: tuple[str]) -> list[str | None]:
         """Loads a file. Returns why it was refused, or None."""

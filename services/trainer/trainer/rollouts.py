@@ -1,12 +1,8 @@
 """Rollouts and rewards of GRPO: completions of the current policy from the inference service, scored over gRPC."""
 
 import itertools
-import shutil
 import statistics
-import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 from qmd_reward.composite import CompositeReward, composite
@@ -14,8 +10,8 @@ from qmd_rpc.inference import Completion, InferenceClient
 from qmd_rpc.reward import RewardClient
 from qmd_schema.contract import Decode
 from trainer.config import GrpoConfig
+from trainer.policies import push_policy
 
-SHARED_MEMORY = Path("/dev/shm")
 ROLLOUT_DECODE = Decode(temperature=1.0, top_k=0, top_p=1.0, presence_penalty=0.0)
 """Drawn from the plain softmax, which is what the sampler's log-probabilities and the policy gradient are of."""
 REWARD_PARTS = ("format", "diversity", "hyde", "quality", "entity", "think_bonus")
@@ -39,12 +35,10 @@ class PolicySampler:
         self._trainer = trainer
 
     def sync_weights(self) -> None:
-        """Brings the current policy, merged, into the inference service as `policy-<step>`; the first worker does."""
+        """Brings the current policy into the inference service as `policy-<step>`; the first worker does."""
         version = f"policy-{self._trainer.state.global_step:06d}"
         if self._trainer.accelerator.is_main_process:
-            with _policy_folder(self._trainer.model) as folder:
-                write_policy(self._trainer, self._tokenizer, Path(folder))
-                self._client.load_policy(version, Path(folder))
+            push_policy(self._client, version, self._trainer, self._tokenizer)
         self._trainer.accelerator.wait_for_everyone()
         self._version = version
 
@@ -139,30 +133,3 @@ def spread(values: Sequence[float], generations: int) -> dict[str, float]:
         "std": statistics.pstdev(values),
         "groups_without_spread": sum(max(group) == min(group) for group in groups) / len(groups),
     }
-
-
-def write_policy(trainer: Any, tokenizer: Any, folder: Path) -> None:
-    """Saves base plus adapter as a plain bf16 model folder; the model in training stays as it is."""
-    import torch
-    from peft.tuners.lora import LoraLayer
-
-    base = trainer.accelerator.unwrap_model(trainer.model).get_base_model()
-    tied = base.config.tie_word_embeddings
-    weights = {
-        name.replace(".base_layer", ""): tensor
-        for name, tensor in base.state_dict().items()
-        if "lora_" not in name and not (tied and name.startswith("lm_head."))
-    }
-    with torch.no_grad():
-        for name, layer in base.named_modules():
-            if isinstance(layer, LoraLayer):
-                weights[f"{name}.weight"] = layer.base_layer.weight.float() + layer.get_delta_weight("default")
-    base.save_pretrained(folder, state_dict={name: tensor.to(torch.bfloat16) for name, tensor in weights.items()})
-    tokenizer.save_pretrained(folder)
-
-
-def _policy_folder(model: Any) -> AbstractContextManager[str]:
-    """A temporary folder for merged weights, in shared memory where twice their size is free."""
-    size = 2 * sum(parameter.numel() for parameter in model.parameters())
-    roomy = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > 2 * size
-    return tempfile.TemporaryDirectory(prefix="qmd-policy-", dir=SHARED_MEMORY if roomy else None)

@@ -43,3 +43,13 @@ def test_a_collection_to_train_on_has_to_be_searched_by_the_reward_service(proje
         load_profile("cpu")
     add("reward", [{"path": "my-notes"}])
     load_profile("cpu")
+
+
+def test_an_adapter_of_a_higher_rank_than_the_inference_service_takes_is_refused(project: Path) -> None:
+    path = project / "configs/inference.yaml"
+    path.write_text(path.read_text() + "max_adapter_rank: 8\n")
+    load_profile("gpu")
+    grpo = project / "configs/grpo.yaml"
+    grpo.write_text(grpo.read_text().replace("rank: 4", "rank: 16"))
+    with pytest.raises(ConfigError, match=r"grpo\.yaml: lora\.rank: 16: .* takes adapters of rank 8 at most"):
+        load_profile("gpu")
