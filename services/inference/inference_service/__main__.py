@@ -10,6 +10,7 @@ import yaml
 
 from inference_service.checks import check
 from inference_service.config import InferenceServiceConfig
+from inference_service.engines import with_engine
 from inference_service.server import EngineError, run
 from qmd_schema.config import load_config
 from qmd_schema.errors import UserError
@@ -18,9 +19,9 @@ from qmd_schema.errors import UserError
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m inference_service",
-        description="Serves a model folder with vLLM, or a GGUF file with llama.cpp, over HTTP until SIGTERM or "
-        "Ctrl-C: completions with QMD's sampling and grammar, and policies brought in while it runs. Prints one "
-        "line when the first completion came back.",
+        description="Serves a model folder with vLLM (with transformers where vLLM does not run), or a GGUF file "
+        "with llama.cpp, over HTTP until SIGTERM or Ctrl-C: completions with QMD's sampling and grammar, and policies "
+        "brought in while it runs. Prints one line when the first completion came back.",
         epilog="Exit codes: 0 after a clean stop, 1 when the engine failed, 2 for a mistake in the config, the model "
         "or a port that is in use.",
     )
@@ -42,6 +43,7 @@ def main() -> int:
             print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), end="")
             return 0
         model = check(config)
+        config = with_engine(config, model)
         if arguments.log:
             arguments.log.parent.mkdir(parents=True, exist_ok=True)
         with arguments.log.open("ab") if arguments.log else contextlib.nullcontext(sys.stderr.buffer) as log:

@@ -11,14 +11,16 @@ GGUF_SUFFIX = ".gguf"
 
 
 def server_command(config: InferenceServiceConfig, model: Path) -> list[str]:
-    """How the server is started that runs a model: vLLM's for a folder, the one over llama.cpp for a GGUF file."""
-    return _gguf_command(config, model) if model.suffix == GGUF_SUFFIX else _vllm_command(config, model)
+    """How the server is started that runs a model: vLLM's, or ours for a GGUF file and where vLLM does not run."""
+    is_ours = model.suffix == GGUF_SUFFIX or config.engine == "transformers"
+    return _own_command(config, model) if is_ours else _vllm_command(config, model)
 
 
-def _gguf_command(config: InferenceServiceConfig, model: Path) -> list[str]:
-    command = [sys.executable, "-m", "inference_service.gguf_server", "--model", str(model)]
+def _own_command(config: InferenceServiceConfig, model: Path) -> list[str]:
+    command = [sys.executable, "-m", "inference_service.engine_server", "--model", str(model)]
     command += ["--host", config.host, "--port", str(config.port), "--cores", config.cores or _allowed_cores()]
-    command += ["--sequences", str(config.max_sequences), "--context", str(config.max_tokens)]
+    command += ["--dtype", config.dtype, "--context", str(config.max_tokens)]
+    command += ["--sequences", str(config.max_sequences)]
     return [*command, "--cache-bytes", str(int(config.kv_cache_gib * 2**30))]
 
 
@@ -64,4 +66,5 @@ def server_environment(config: InferenceServiceConfig) -> dict[str, str]:
 
 
 def _allowed_cores() -> str:
-    return ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    cores = os.sched_getaffinity(0) if sys.platform == "linux" else range(os.cpu_count() or 1)
+    return ",".join(map(str, sorted(cores)))

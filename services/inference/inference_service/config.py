@@ -18,6 +18,9 @@ class InferenceServiceConfig(StrictModel):
     model: str | None = Field(
         None, description="Model folder or GGUF file that answers as policy `base`. Usually given by --model instead."
     )
+    engine: Literal["auto", "vllm", "transformers"] = Field(
+        "auto", description="What runs a model folder; `auto` is vLLM wherever it runs. llama.cpp runs a GGUF file."
+    )
     device: Literal["cpu", "cuda"] = Field(description="What vLLM runs on; its build must match.")
     dtype: Literal["bfloat16", "float16", "float32"] = Field(
         "bfloat16", description="Of weights and computation. The models are trained and published in bfloat16."

@@ -1,9 +1,8 @@
-"""A GGUF file in llama.cpp: tokens, and the logits that follow them, for many sequences at once."""
+"""A GGUF file in llama.cpp."""
 
 import ctypes
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import llama_cpp
 import numpy as np
@@ -11,46 +10,36 @@ import torch
 import xgrammar
 from torch import Tensor
 
+from inference_service.language_model import ModelError, Step, affordable_sequences
+
 _BATCH_TOKENS = 512
 """Tokens in one pass through the model."""
 
 
-class GgufError(Exception):
-    """A file that llama.cpp does not load, or a pass that it could not make."""
-
-
-class Step(NamedTuple):
-    """One token that a sequence reads."""
-
-    sequence: int
-    position: int
-    token: int
-    wants_logits: bool
-    """Whether the logits of the token after it are wanted."""
-
-
 class GgufModel:
-    """For one thread at a time. Sequences are numbered from 0; each has room for `context` tokens."""
+    """A LanguageModel."""
 
     batch_tokens = _BATCH_TOKENS
 
     def __init__(self, path: Path, cache_bytes: int, sequences: int, context: int, threads: int) -> None:
         """Takes as many sequences, at most `sequences` and at least two, as `cache_bytes` of keys and values hold.
 
-        Raises GgufError.
+        Raises ModelError.
         """
+        if path.suffix != ".gguf":
+            raise ModelError(f"{path} is no GGUF file, and this service runs nothing else")
         options = llama_cpp.llama_model_default_params()
         options.use_extra_bufts = False  # copies for AMX fault in virtual machines that lack it
         self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), options)
         if not self._model:
-            raise GgufError(f"{path}: llama.cpp cannot load it; its log says why")
+            raise ModelError(f"{path}: llama.cpp cannot load it; its log says why")
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self.end_tokens = frozenset(
             token for token in range(self.vocabulary) if llama_cpp.llama_vocab_is_eog(self._vocab, token)
         )
         self.context = context
-        self.sequences = max(2, min(sequences, cache_bytes // (context * self._cache_bytes_per_token())))
+        self.sequences = affordable_sequences(sequences, cache_bytes, context, self._cache_bytes_per_token())
         parameters = llama_cpp.llama_context_default_params()
         parameters.n_ctx = self.sequences * context
         parameters.n_seq_max = self.sequences
@@ -60,20 +49,18 @@ class GgufModel:
         parameters.kv_unified = False
         self._context = llama_cpp.llama_init_from_model(self._model, parameters)
         if not self._context:
-            raise GgufError(f"{path}: llama.cpp made no context for it; its log says why")
+            raise ModelError(f"{path}: llama.cpp made no context for it; its log says why")
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._batch = llama_cpp.llama_batch_init(_BATCH_TOKENS, 0, 1)
         self._pieces = [self._piece(token) for token in range(self.vocabulary)]
 
     def tokenize(self, text: str) -> list[int]:
-        """Tokens of a text in which template tokens are read as such; none are added."""
         data = text.encode()
         room = (llama_cpp.llama_token * (len(data) + 1))()
         count = llama_cpp.llama_tokenize(self._vocab, data, len(data), room, len(room), False, True)
         return list(room[:count])
 
     def text(self, tokens: Sequence[int]) -> str:
-        """What the tokens write; template tokens write nothing, and a character that is not whole is left out."""
         written = b"".join(self._pieces[token] for token in tokens)
         return written.decode("utf-8", errors="replace").rstrip("\ufffd")
 
@@ -83,10 +70,6 @@ class GgufModel:
         )
 
     def read(self, steps: Sequence[Step]) -> Tensor:
-        """Reads at most `batch_tokens` tokens. Returns the logits of the steps that want them, [steps, vocabulary].
-
-        The steps of one sequence are neighbours, in order. Raises GgufError.
-        """
         batch = self._batch
         batch.n_tokens = len(steps)
         for place, step in enumerate(steps):
@@ -97,7 +80,7 @@ class GgufModel:
             batch.logits[place] = step.wants_logits
         code = llama_cpp.llama_decode(self._context, batch)
         if code:
-            raise GgufError(f"llama.cpp could not read {len(steps)} tokens (code {code})")
+            raise ModelError(f"llama.cpp could not read {len(steps)} tokens (code {code})")
         wanted = sum(step.wants_logits for step in steps)
         if not wanted:
             return torch.empty(0, self.vocabulary)
@@ -105,7 +88,6 @@ class GgufModel:
         return torch.from_numpy(logits.copy())
 
     def copy(self, source: int, target: int) -> None:
-        """Makes a sequence hold what another one holds."""
         llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
     def forget(self, sequence: int) -> None:

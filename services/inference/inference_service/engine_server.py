@@ -1,9 +1,13 @@
-"""`python -m inference_service.gguf_server`: a GGUF file over the HTTP interface that vLLM's server has here."""
+"""`python -m inference_service.engine_server`: our own engine over the HTTP interface that vLLM's server has here.
+
+It runs GGUF files with llama.cpp, and model folders with transformers where vLLM does not run.
+"""
 
 import argparse
 import asyncio
 import json
 import os
+import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,27 +21,24 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from inference_service.gguf_engine import Answer, GgufEngine, Order, RefusedError
-from inference_service.gguf_model import GgufModel
+from inference_service.engine import Answer, Engine, OpenModel, Order, RefusedError
 from inference_service.policy_gate import PolicyGate
 from qmd_rpc.inference import DECODE_ARGUMENT, GRAMMAR_ARGUMENT
 from qmd_schema.contract import Decode
 
 
 class EngineClient:
-    """The engine as the policy gate asks vLLM's: weights come in as files, and nothing is cached between policies."""
+    """The engine as the policy gate asks vLLM's: nothing is cached between policies, and none is an adapter."""
 
-    def __init__(self, engine: GgufEngine) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
         scheduler = SimpleNamespace(max_num_seqs=engine.sequences)
         self.vllm_config = SimpleNamespace(scheduler_config=scheduler, lora_config=None)
 
     async def collective_rpc(self, method: str, args: tuple[str]) -> list[str | None]:
-        """Loads a file. Returns why it was refused, or None."""
+        """Loads a model. Returns why it was refused, or None."""
         assert method == "load_policy"
         (path,) = args
-        if Path(path).suffix != ".gguf":
-            return [f"{path} is no GGUF file, and this service runs nothing else"]
         try:
             await asyncio.wrap_future(self.engine.load(Path(path)))
         except RefusedError as error:
@@ -75,7 +76,7 @@ def _choice(answer: Answer) -> dict[str, Any]:
     return {**choice, "logprobs": None if logprobs is None else {"token_logprobs": logprobs}}
 
 
-def make_app(engine: GgufEngine) -> Starlette:
+def make_app(engine: Engine) -> Starlette:
     app = Starlette(routes=[Route("/v1/completions", complete, methods=["POST"])])
     app.state.engine_client = EngineClient(engine)
     app.add_middleware(PolicyGate)
@@ -84,27 +85,43 @@ def make_app(engine: GgufEngine) -> Starlette:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True, help="GGUF file or model folder")
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--dtype", required=True, help="of a model folder's weights and computation")
     parser.add_argument("--sequences", type=int, required=True, help="answers written at the same time, at most")
     parser.add_argument("--context", type=int, required=True, help="tokens of a prompt and its answer together")
     parser.add_argument("--cache-bytes", type=int, required=True, help="memory for keys and values")
     parser.add_argument("--cores", required=True, help='cores to run on, such as "0,2-3"')
     arguments = parser.parse_args()
-    ends = [part.partition("-") for part in arguments.cores.split(",")]
-    cores = [core for first, _, last in ends for core in range(int(first), int(last or first) + 1)]
-    os.sched_setaffinity(0, cores)
-    torch.set_num_threads(len(cores))
-    open_model = partial(
-        GgufModel,
-        cache_bytes=arguments.cache_bytes,
-        sequences=arguments.sequences + 1,
-        context=arguments.context,
-        threads=len(cores),
-    )
-    engine = GgufEngine(open_model, arguments.model)
+    engine = Engine(_opener(arguments, _bind(arguments.cores)), arguments.model)
     uvicorn.run(make_app(engine), host=arguments.host, port=arguments.port, log_level="warning")
+
+
+def _bind(cores: str) -> int:
+    """Binds this process to its cores, where the system lets it, and returns their number."""
+    ends = [part.partition("-") for part in cores.split(",")]
+    numbers = [core for first, _, last in ends for core in range(int(first), int(last or first) + 1)]
+    if sys.platform == "linux":
+        os.sched_setaffinity(0, numbers)
+    torch.set_num_threads(len(numbers))
+    return len(numbers)
+
+
+def _opener(arguments: argparse.Namespace, threads: int) -> OpenModel:
+    """How the engine opens a model; the library that runs it is imported only where it is needed."""
+    room: dict[str, Any] = {
+        "cache_bytes": arguments.cache_bytes,
+        "sequences": arguments.sequences + 1,
+        "context": arguments.context,
+    }
+    if arguments.model.suffix == ".gguf":
+        from inference_service.gguf_model import GgufModel
+
+        return partial(GgufModel, threads=threads, **room)
+    from inference_service.transformers_model import TransformersModel
+
+    return partial(TransformersModel, dtype=getattr(torch, arguments.dtype), **room)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Answers of a GGUF file, many written at the same time by one thread."""
+"""Answers of a model that runs in this process, many written at the same time by one thread."""
 
 import queue
 import threading
@@ -10,17 +10,17 @@ from pathlib import Path
 import torch
 
 from inference_service.drawing import Drawer, Row
-from inference_service.gguf_model import GgufError, GgufModel, Step
+from inference_service.language_model import LanguageModel, ModelError, Step
 from qmd_schema.contract import Decode
 
-OpenModel = Callable[[Path], GgufModel]
+OpenModel = Callable[[Path], LanguageModel]
 
 _SHORTEST_LEAD = 32
 """Tokens that two prompts must have in common for these to be kept and copied."""
 
 
 class RefusedError(Exception):
-    """A request, or a file, that cannot be taken as it is."""
+    """A request, or a model, that cannot be taken as it is."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +68,18 @@ class _Slot:
         )
 
 
-class GgufEngine:
+class Engine:
     """Writes answers in the background, with QMD's draws; `submit` and `load` may be called from any thread.
 
     All prompts begin alike, so what they have in common is read once, in a sequence of its own, and copied.
     """
 
     def __init__(self, open_model: OpenModel, path: Path) -> None:
-        """Raises GgufError for a file that cannot be loaded."""
+        """Raises ModelError for a model that cannot be loaded."""
         self._open = open_model
         self._orders: queue.Queue[tuple[Order, Future[Answer]] | tuple[Path, Future[None]] | None] = queue.Queue()
         self._use(open_model(path))
-        self._thread = threading.Thread(target=self._run, name="gguf-engine", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
     @property
@@ -94,7 +94,7 @@ class GgufEngine:
         return future
 
     def load(self, path: Path) -> "Future[None]":
-        """Takes another file; wait for all answers first. The future raises RefusedError where the old one stays."""
+        """Takes another model; wait for all answers first. The future raises RefusedError where the old one stays."""
         future: Future[None] = Future()
         self._orders.put((path, future))
         return future
@@ -104,7 +104,7 @@ class GgufEngine:
         self._thread.join()
         self._model.close()
 
-    def _use(self, model: GgufModel) -> None:
+    def _use(self, model: LanguageModel) -> None:
         self._model = model
         self._drawer = Drawer(model.grammar_tokens(), newline=model.tokenize("\n")[0])
         self._lead: list[int] = []
@@ -140,13 +140,13 @@ class GgufEngine:
             else:
                 sequence = next(number for number in range(1, self._model.sequences) if number not in slots)
                 slots[sequence] = self._begin(wanted, future, sequence)  # type: ignore[arg-type]
-        except (GgufError, RefusedError) as error:
+        except (ModelError, RefusedError) as error:
             future.set_exception(error)
 
     def _replace(self, path: Path) -> None:
         try:
             model = self._open(path)
-        except GgufError as error:
+        except ModelError as error:
             raise RefusedError(str(error)) from error
         self._model.close()
         self._use(model)
