@@ -78,3 +78,24 @@ def test_cores_are_bound_only_on_a_cpu(root: Path, config: InferenceServiceConfi
     assert "VLLM_CPU_OMP_THREADS_BIND" not in server_environment(gpu)
     assert "--enforce-eager" in server_command(config, model)
     assert "--enforce-eager" not in server_command(gpu, model)
+
+
+def test_a_tcmalloc_that_the_system_has_is_preloaded_before_what_the_caller_preloads(
+    config: InferenceServiceConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LD_PRELOAD", "libgomp.so.1")
+    monkeypatch.setattr("inference_service.command.find_library", lambda name: f"lib{name}.so.4")
+    assert server_environment(config)["LD_PRELOAD"] == "libtcmalloc_minimal.so.4:libgomp.so.1"
+
+
+def test_adapters_have_room_for_one_more_than_answer(root: Path, config: InferenceServiceConfig, model: Path) -> None:
+    gpu = load_config(root / "configs/inference.yaml", InferenceServiceConfig, {"max_adapters": 3})
+    command = server_command(gpu, model)
+    assert "--enable-lora" not in server_command(config, model)
+    assert command[command.index("--max-loras") + 1] == "3"
+    assert command[command.index("--max-cpu-loras") + 1] == "4"
+
+
+def test_transformers_serves_a_folder_where_the_config_says_so(config: InferenceServiceConfig, model: Path) -> None:
+    assert "inference_service.engine_server" in server_command(changed(config, engine="transformers"), model)
+    assert "inference_service.engine_server" not in server_command(config, model)
