@@ -13,6 +13,7 @@ import psutil
 import pytest
 import yaml
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from qmd_schema.artifacts import read_manifest
 from trainer.config import PrepareConfig
@@ -175,12 +176,34 @@ def test_the_same_command_goes_on_after_everything_was_killed(tmp_path, prepared
     assert_same_run(output, unbroken)
 
 
-def test_two_workers_learn_what_one_learns(tmp_path, prepared, write_config, unbroken):
-    output = tmp_path / "sft"
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory, prepared: Path, write_config) -> Path:
+    """The stage folder of a run with two workers, each with the whole base."""
+    output = tmp_path_factory.mktemp("two-workers") / "sft"
     process = start(write_config(ray={"threads": 1, "workers": 2}), prepared, output)
     assert process.wait(timeout=300) == 0, process.stderr.read().decode()
-    assert dict(losses(output)) == pytest.approx(dict(losses(unbroken)), abs=0.1)
-    assert losses(output)[0][1] == pytest.approx(losses(unbroken)[0][1], abs=1e-3)
+    return output
+
+
+def test_two_workers_learn_what_one_learns(two_workers, unbroken):
+    assert dict(losses(two_workers)) == pytest.approx(dict(losses(unbroken)), abs=0.1)
+    assert losses(two_workers)[0][1] == pytest.approx(losses(unbroken)[0][1], abs=1e-3)
+
+
+def test_tensorboard_holds_every_step(unbroken):
+    events = EventAccumulator(str(unbroken / "tensorboard")).Reload()
+    held = {event.step: event.value for event in events.Scalars("train/loss")}
+    assert held == pytest.approx(dict(losses(unbroken)))
+    assert "eval/loss" in events.Tags()["scalars"]
+
+
+def test_ray_train_is_told_every_metric(unbroken):
+    (snapshot,) = unbroken.glob("checkpoints/checkpoint_manager_snapshot.json")
+    told = json.loads(snapshot.read_text())["checkpoint_results"][-1]["metrics"]
+    records = [json.loads(line) for line in (unbroken / "progress.jsonl").read_text().splitlines()]
+    logged = {name for record in records if record["done"] < STEPS for name in record["metrics"]}
+    assert logged | {"num_tokens", "step"} <= set(told)
+    assert told["step"] == STEPS
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

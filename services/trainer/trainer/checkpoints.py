@@ -1,6 +1,5 @@
 """What a stage leaves on disk while it trains: progress, and checkpoints to go on from after a kill."""
 
-import json
 import os
 import shutil
 import time
@@ -13,10 +12,10 @@ import ray.train
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from trainer.launch import PROGRESS_NAME, SCRATCH_NAME
+from trainer.launch import PROGRESS_NAME, SCRATCH_NAME, record_progress
 
-NOISE = ("_runtime", "_per_second", "total_flos", "num_tokens")
-"""Endings of the metrics that say nothing about training."""
+NOISE = ("_runtime", "_samples_per_second", "_steps_per_second", "total_flos", "num_tokens")
+"""Endings of the metrics that a progress file leaves out: they say nothing about training."""
 
 
 class RunCallback(TrainerCallback):
@@ -26,7 +25,11 @@ class RunCallback(TrainerCallback):
         """task: what the steps are called; folder: the stage's."""
         self._task = task
         self._progress = folder / PROGRESS_NAME
-        self._latest: dict[str, float] = {}
+        self._tokens: float | None = None
+        self._step_began = 0.0
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
+        self._step_began = time.monotonic()
 
     def on_log(
         self,
@@ -36,27 +39,31 @@ class RunCallback(TrainerCallback):
         logs: dict[str, Any],
         **_: Any,
     ) -> None:
-        metrics = {
-            name: float(value)
-            for name, value in logs.items()
-            if isinstance(value, int | float) and not name.endswith(NOISE)
-        }
-        self._latest |= metrics
+        metrics = {name: float(value) for name, value in logs.items() if isinstance(value, int | float)}
+        if "num_tokens" in metrics:  # since training began
+            if self._tokens is not None:
+                seconds = time.monotonic() - self._step_began
+                metrics["tokens_per_second"] = (metrics["num_tokens"] - self._tokens) / seconds
+            self._tokens = metrics["num_tokens"]
+        state.log_history[-1] |= metrics
         if state.is_world_process_zero:
-            record_progress(self._progress, self._task, state.global_step, state.max_steps, metrics)
+            told = {name: value for name, value in metrics.items() if not name.endswith(NOISE)}
+            record_progress(self._progress, self._task, state.global_step, state.max_steps, told)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
         # Each worker saved its own random state; Ray Train merges the workers' folders into one checkpoint.
         local = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-        ray.train.report({"step": state.global_step, **self._latest}, ray.train.Checkpoint.from_directory(local))
+        report(state, ray.train.Checkpoint.from_directory(local))
         shutil.rmtree(local)
 
 
-def record_progress(path: Path, task: str, done: int, total: int, metrics: dict[str, float]) -> None:
-    """Appends one step to a progress file."""
-    line = {"task": task, "done": done, "total": total, "metrics": metrics, "time": time.time()}
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+def report(state: TrainerState, checkpoint: ray.train.Checkpoint | None = None) -> None:
+    """Gives Ray Train the newest value of every metric that was logged. With each checkpoint and at the end, not with
+    each step: a report waits until the one before was fetched, which takes up to two seconds."""
+    newest: dict[str, Any] = {}
+    for entry in state.log_history:
+        newest |= entry
+    ray.train.report(newest, checkpoint)
 
 
 def scratch_folder(folder: Path) -> Path:

@@ -99,7 +99,17 @@ class RaySettings(StrictModel):
     checkpoints_kept: int = Field(2, ge=1, description="Checkpoints kept on disk, the newest ones.")
 
 
-class FineTuningConfig(StrictModel):
+class TrackedStage(StrictModel):
+    """A stage that trains and reports its metrics."""
+
+    trackers: list[Literal["tensorboard", "trackio", "wandb", "mlflow"]] = Field(
+        ["tensorboard"],
+        description="Where metrics go besides progress.jsonl. Each but tensorboard is a package to install. All write "
+        "into the stage's folder, unless the tracker's own environment variables name a server.",
+    )
+
+
+class FineTuningConfig(TrackedStage):
     """Supervised fine-tuning of an adapter; the loss is taken over the answer alone."""
 
     lora: LoraSettings
@@ -134,7 +144,7 @@ class SftConfig(FineTuningConfig):
     prepare: Path = Field(description="Config that data is prepared with when no folder of prepared data is given.")
 
 
-class GrpoConfig(StrictModel):
+class GrpoConfig(TrackedStage):
     """Group-relative policy optimization of an adapter: rollouts and rewards come from services."""
 
     prepare: Path = Field(description="Config that data is prepared with when no folder of prepared data is given.")

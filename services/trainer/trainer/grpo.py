@@ -17,13 +17,14 @@ from trainer.grpo_queries import check_searched, load_training_queries
 from trainer.launch import claim, train_on_ray
 from trainer.sft import (
     PACKAGES,
-    attention,
     final_figures,
     fit,
-    halve_frozen_weights,
+    load_base,
     lora_config,
+    place_base,
     trainer_settings,
 )
+from trainer.tracking import check_trackers
 
 READY_SECONDS = 60.0
 """Time the services may take to answer when the stage, or a worker that replaces a lost one, starts."""
@@ -42,6 +43,7 @@ def run_grpo(config: GrpoConfig, data: Path, model: str, output: Path) -> None:
         logger.info("%s: done before", output)
         return
     started = time.monotonic()
+    check_trackers(config.trackers)
     folder = resolve_model(model)
     load_training_queries(config, data, folder)
     inputs = {"model": sha256_folder(folder), "train": sha256_file(data / "train.jsonl")} | {
@@ -85,23 +87,20 @@ def _services(config: GrpoConfig) -> Iterator[tuple[InferenceClient, RewardClien
 def build_trainer(config: GrpoConfig, data: Path, model: Path, folder: Path, inference: Any, reward: Any) -> Any:
     """The GRPOTrainer whose sampler is the inference service and whose reward is the reward service's."""
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
-    import torch
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
     from trl import GRPOConfig as TrlConfig
     from trl import GRPOTrainer
 
     from trainer.checkpoints import RunCallback, scratch_folder
-    from trainer.likelihood import share_prompts
     from trainer.rollouts import ROLLOUT_DECODE, PolicySampler, composite_reward
 
-    on_cpu = not config.ray.gpu
     completions = config.queries * config.generations
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
     sampler = PolicySampler(config, inference, tokenizer)
     accumulation = completions // (config.rows_per_forward * config.ray.workers)
     trainer = GRPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation=attention(on_cpu)),
+        model=load_base(model, config.ray),
         processing_class=tokenizer,
         train_dataset=Dataset.from_list([query._asdict() for query in load_training_queries(config, data, model)]),
         reward_funcs=[composite_reward(reward, config)],
@@ -125,7 +124,7 @@ def build_trainer(config: GrpoConfig, data: Path, model: Path, folder: Path, inf
             vllm_importance_sampling_clip_max=config.importance_cap,
             save_steps=config.save_steps,
             seed=config.seed,
-            **trainer_settings(on_cpu),
+            **trainer_settings(config.ray, config.trackers, folder),
         ),
     )
     # TRL corrects for the difference between sampler and policy only behind `use_vllm`, which would make it start or
@@ -135,7 +134,5 @@ def build_trainer(config: GrpoConfig, data: Path, model: Path, folder: Path, inf
     trainer.use_vllm = True
     trainer.vllm_generation = sampler
     trainer._last_loaded_step = -1
-    if on_cpu:
-        halve_frozen_weights(trainer.model)
-        share_prompts(trainer.model.get_base_model(), ROLLOUT_DECODE.temperature)
+    place_base(trainer, config.ray, ROLLOUT_DECODE.temperature)
     return trainer

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from qmd_schema.artifacts import write_text_atomically
 from qmd_schema.config import StrictModel
 from qmd_schema.errors import ArtifactError
 from trainer.config import RaySettings
+from trainer.tracking import tracker_environment
 
 CHECKPOINTS_NAME = "checkpoints"
 LOGS_NAME = "logs"
@@ -53,6 +55,13 @@ def claim(folder: Path, config: StrictModel, inputs: dict[str, str]) -> None:
         )
 
 
+def record_progress(path: Path, task: str, done: int, total: int, metrics: dict[str, float]) -> None:
+    """Appends one step to a progress file."""
+    line = {"task": task, "done": done, "total": total, "metrics": metrics, "time": time.time()}
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
 def train_on_ray(loop: Callable[..., None], arguments: dict[str, Any], settings: RaySettings, folder: Path) -> None:
     """Runs `loop(folder=folder, **arguments)` in every worker and returns when all have ended.
 
@@ -78,7 +87,7 @@ def train_on_ray(loop: Callable[..., None], arguments: dict[str, Any], settings:
             storage_path=str(folder),
             failure_config=FailureConfig(max_failures=settings.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=settings.checkpoints_kept),
-            worker_runtime_env={"env_vars": _worker_environment(settings, threads)},
+            worker_runtime_env={"env_vars": _worker_environment(settings, threads, folder)},
         ),
     )
     try:
@@ -94,8 +103,8 @@ def train_on_ray(loop: Callable[..., None], arguments: dict[str, Any], settings:
         shutil.rmtree(folder / SCRATCH_NAME, ignore_errors=True)
 
 
-def _worker_environment(settings: RaySettings, threads: int) -> dict[str, str]:
-    environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+def _worker_environment(settings: RaySettings, threads: int, folder: Path) -> dict[str, str]:
+    environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"} | tracker_environment(folder)
     return environment if settings.gpu else environment | KEPT_MEMORY
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from qmd_schema.artifacts import folder_written_atomically, read_manifest, sha256_file, sha256_folder, write_manifest
 from trainer.base_models import resolve_model
-from trainer.config import LoraSettings, SftConfig
+from trainer.config import LoraSettings, RaySettings, SftConfig
 from trainer.dataset import TokenizedRow, grouped_order, load_rows, tokenize_rows
 from trainer.launch import PROGRESS_NAME, claim, train_on_ray
+from trainer.tracking import PROJECT, check_trackers
 
 ADAPTER_NAME = "adapter"
 PACKAGES = ("accelerate", "peft", "qmd-schema", "qmd-trainer", "ray", "torch", "transformers", "trl")
@@ -28,6 +29,7 @@ def run_sft(config: SftConfig, data: Path, output: Path) -> None:
         logger.info("%s: done before", output)
         return
     started = time.monotonic()
+    check_trackers(config.trackers)
     model = resolve_model(config.model)
     for part in ("train", "val"):
         tokenize_rows(load_rows(data, part), model, config.max_length)
@@ -49,14 +51,12 @@ def run_sft(config: SftConfig, data: Path, output: Path) -> None:
 
 def sft_loop(config: SftConfig, data: Path, model: Path, folder: Path) -> None:
     """One worker's part. model: base folder; folder: the stage's, which all workers share."""
-    import torch
     from datasets import Dataset
     from torch.utils.data import Sampler
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
     from trainer.checkpoints import RunCallback, scratch_folder
-    from trainer.likelihood import share_prompts
 
     class GroupedSampler(Sampler[int]):
         """Row indices in `grouped_order`, the same in every worker and after a resumption."""
@@ -86,9 +86,8 @@ def sft_loop(config: SftConfig, data: Path, model: Path, folder: Path) -> None:
         )
         for part in ("train", "val")
     }
-    on_cpu = not config.ray.gpu
     trainer = AnswerTrainer(
-        model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation=attention(on_cpu)),
+        model=load_base(model, config.ray),
         processing_class=AutoTokenizer.from_pretrained(model),
         train_dataset=parts["train"],
         eval_dataset=parts["val"],
@@ -111,12 +110,10 @@ def sft_loop(config: SftConfig, data: Path, model: Path, folder: Path) -> None:
             prediction_loss_only=True,
             save_steps=config.save_steps,
             dataset_kwargs={"skip_prepare_dataset": True},
-            **trainer_settings(on_cpu),
+            **trainer_settings(config.ray, config.trackers, folder),
         ),
     )
-    if on_cpu:
-        halve_frozen_weights(trainer.model)
-        share_prompts(trainer.model.get_base_model())
+    place_base(trainer, config.ray)
     fit(trainer, folder)
 
 
@@ -126,9 +123,24 @@ def labelled(row: TokenizedRow) -> dict[str, list[int]]:
     return {"input_ids": row.input_ids, "labels": labels}
 
 
-def attention(on_cpu: bool) -> str:
-    """On a CPU, rows of some 200 tokens run backward a fifth faster without the fused kernel."""
-    return "eager" if on_cpu else "sdpa"
+def load_base(model: Path, settings: RaySettings) -> Any:
+    """The model below the adapter, as it is served on a GPU: in bf16. On a CPU its weights are fp32, until
+    `place_base` halves those that the adapters sit on."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    # On a CPU, rows of some 200 tokens run backward a fifth faster without the fused kernel.
+    dtype, attention = (torch.bfloat16, "sdpa") if settings.gpu else (torch.float32, "eager")
+    return AutoModelForCausalLM.from_pretrained(model, dtype=dtype, attn_implementation=attention)
+
+
+def place_base(trainer: Any, settings: RaySettings, temperature: float = 1.0) -> None:
+    """Makes the base of a trainer's adapter fast on a CPU."""
+    from trainer.likelihood import share_prompts
+
+    if not settings.gpu:
+        halve_frozen_weights(trainer.model)
+        share_prompts(trainer.model.get_base_model(), temperature)
 
 
 def halve_frozen_weights(model: Any) -> None:
@@ -141,17 +153,19 @@ def halve_frozen_weights(model: Any) -> None:
             layer.base_layer.weight.data = layer.base_layer.weight.data.to(torch.bfloat16)
 
 
-def trainer_settings(on_cpu: bool) -> dict[str, Any]:
-    """Settings that SFT and GRPO give to TRL alike: bf16 autocast over fp32 weights, one log line a step."""
+def trainer_settings(settings: RaySettings, trackers: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Settings that SFT and GRPO give to TRL alike: bf16 autocast, one log line a step. folder: the stage's."""
     return {
-        "use_cpu": on_cpu,
+        "use_cpu": not settings.gpu,
         "bf16": True,
-        "gradient_checkpointing": not on_cpu,
+        "gradient_checkpointing": settings.gpu,
         "logging_steps": 1,
         "logging_first_step": True,
         "save_strategy": "steps",
         "disable_tqdm": True,
-        "report_to": "none",
+        "report_to": list(trackers) or "none",
+        "project": PROJECT,
+        "run_name": f"{folder.parent.name}-{folder.name}",
         "log_level": "warning",
         "ddp_find_unused_parameters": False,
     }
@@ -173,11 +187,12 @@ def fit(trainer: Any, folder: Path) -> None:
     """Trains from the last checkpoint on, if there is one, and writes the adapter as the stage's result."""
     from transformers import PrinterCallback
 
-    from trainer.checkpoints import last_checkpoint
+    from trainer.checkpoints import last_checkpoint, report
 
     trainer.remove_callback(PrinterCallback)
     with last_checkpoint() as checkpoint:
         trainer.train(resume_from_checkpoint=checkpoint)
+    report(trainer.state)
     if trainer.is_world_process_zero():
         with folder_written_atomically(folder / ADAPTER_NAME) as adapter:
             trainer.model.save_pretrained(adapter)
