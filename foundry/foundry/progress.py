@@ -19,8 +19,17 @@ from rich.progress import (
 from qmd_rpc.v1 import evaluation_pb2
 
 LINE_SECONDS = 15.0
-SHOWN_METRICS = ("loss", "eval_loss", "reward", "kl")
-"""What stands beside a bar; a stage's progress.jsonl holds all its metrics."""
+SHOWN_METRICS = {
+    "loss": "loss",
+    "eval_loss": "eval_loss",
+    "reward": "reward",
+    "kl": "kl",
+    "completions/mean_length": "length",
+    "tokens_per_second": "tokens/s",
+}
+"""What stands beside a bar, and how it is called there; a stage's progress.jsonl holds all its metrics."""
+BAR_WIDTH = 20
+"""Characters; leaves room for the metrics on a line of 120."""
 
 
 class StageProgress:
@@ -34,7 +43,7 @@ class StageProgress:
         self._offsets: dict[Path, int] = {}
         self._bars = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(BAR_WIDTH),
             MofNCompleteColumn(),
             TextColumn("[dim]{task.fields[note]}"),
             TimeElapsedColumn(),
@@ -52,7 +61,7 @@ class StageProgress:
 
     def update(self, task: str, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
         """Shows that `done` of `total` units of a task are behind us, with figures beside the bar."""
-        note = "  ".join(f"{name} {value:.4g}" for name, value in (metrics or {}).items() if name in SHOWN_METRICS)
+        note = _note(metrics or {})
         label = f"{self._stage}: {task}"
         if self._console.is_terminal:
             if task not in self._tasks:
@@ -79,3 +88,9 @@ class StageProgress:
         for line in whole.splitlines():
             step = json.loads(line)
             self.update(step["task"], step["done"], step["total"], step.get("metrics"))
+
+
+def _note(metrics: Mapping[str, float]) -> str:
+    """The shown metrics on one line; a loss only where it is what is learnt from, not beside a reward."""
+    shown = [name for name in SHOWN_METRICS if name in metrics and not (name == "loss" and "reward" in metrics)]
+    return "  ".join(f"{SHOWN_METRICS[name]} {metrics[name]:.4g}" for name in shown)
