@@ -2,17 +2,22 @@
 
 import signal
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from foundry.config import load_profile
 from foundry.console import print_json, print_table, stderr, stdout
+from foundry.curves import panels, read_course
 from foundry.memory import PeakMemory
 from foundry.pipeline import Pipeline
+from foundry.plots import save_curves
 from foundry.runs import STAGES, Run, find_run, list_runs, start_run, unfinished_run
 from qmd_schema.client_config import generate_lines, index_path
 from qmd_schema.verdicts import Verdict
+
+CURVES_NAME = "curves.png"
 
 runs_app = typer.Typer(help="Look at runs: what they did, measured and decided.", no_args_is_help=True)
 
@@ -139,14 +144,16 @@ def show(
     profile: Profile = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """One run: its stages with time and figures, and its verdict."""
+    """One run: its stages with time and figures, its verdict, and the curves of its training as a picture."""
     chosen = find_run(load_profile(profile).pipeline.runs, run_id)
     manifests = {stage: chosen.manifest(stage) for stage in STAGES}
     signed = chosen.verdict()
+    curves = _plot_curves(chosen)
     if as_json:
         stages = {stage: manifest and manifest.model_dump(mode="json") for stage, manifest in manifests.items()}
         verdict = signed and signed.verdict.model_dump(mode="json")
-        print_json({"run": chosen.id, **chosen.record, "stages": stages, "verdict": verdict})
+        shown = {"run": chosen.id, **chosen.record, "stages": stages, "verdict": verdict}
+        print_json(shown | {"curves": curves and str(curves)})
         return
     rows = [
         [stage, f"{manifest.seconds:.0f} s" if manifest else "not done", _figures(manifest.figures if manifest else {})]
@@ -155,6 +162,18 @@ def show(
     print_table(f"run {chosen.id} in {chosen.folder}", ["stage", "time", "figures"], rows)
     if signed:
         print_verdict(signed.verdict)
+    told = f"curves: {curves}" if curves else "no curves: no stage of this run has logged metrics yet"
+    stdout.print(told, highlight=False, soft_wrap=True)
+
+
+def _plot_curves(chosen: Run) -> Path | None:
+    """Draws what the run's stages logged while they trained; None where they logged nothing."""
+    drawn = [panel for stage in STAGES for panel in panels(stage, read_course(chosen.stage(stage) / "progress.jsonl"))]
+    if not drawn:
+        return None
+    path = chosen.folder / CURVES_NAME
+    save_curves(path, f"run {chosen.id}", drawn)
+    return path
 
 
 def _figures(figures: dict[str, Any]) -> str:

@@ -162,6 +162,7 @@ def test_a_finished_run_shows_its_stages_and_its_verdict(workspace: Workspace) -
     assert listed["stages"] == f"{len(STAGES)}/{len(STAGES)}"
     assert listed["verdict"] in {"FAIL", "INCONCLUSIVE"}
     shown = workspace.json("runs", "show", "0001")
+    assert Path(shown["curves"]).read_bytes().startswith(b"\x89PNG")
     assert list(shown["stages"]) == list(STAGES)
     assert shown["stages"]["sft"]["figures"]["steps"] == SFT_STEPS
     assert shown["verdict"]["outcome"] == listed["verdict"]

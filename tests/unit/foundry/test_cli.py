@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from foundry.runs import start_run
+from trainer.launch import record_progress
+
 GOOD = {"query": "tea", "output": [["hyde", "Tea steeps."], ["lex", "tea leaf"], ["vec", "how is tea made today"]]}
 
 
@@ -115,6 +118,19 @@ def test_bad_data_stops_a_run_with_its_lines(project: Path) -> None:
     assert done.returncode == 2
     assert "rows.jsonl:2:" in done.stderr
     assert not list((project / "runs/0001").glob("*/manifest.json"))
+
+
+def test_a_run_is_shown_with_the_curves_of_its_training_once_there_are_any(project: Path) -> None:
+    run = start_run(project / "runs", "cpu", "a")
+    assert (
+        "no curves: no stage of this run has logged metrics yet" in foundry("runs", "show", run.id, cwd=project).stdout
+    )
+    run.stage("sft").mkdir()
+    for step in (1, 2):
+        record_progress(run.stage("sft") / "progress.jsonl", "sft", step, 2, {"loss": 2.0 / step})
+    shown = foundry("runs", "show", run.id, cwd=project)
+    assert f"curves: {run.folder / 'curves.png'}" in shown.stdout
+    assert (run.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_nothing_deployed_is_said_and_not_an_error(project: Path) -> None:
