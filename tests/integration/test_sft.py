@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from qmd_schema.artifacts import read_manifest
-from trainer.config import PrepareConfig
+from trainer.config import MergeConfig, PrepareConfig
 from trainer.dataset import prepare
+from trainer.merge import merge
 
 STEPS = 24
 SAVE_STEPS = 4
@@ -188,6 +189,20 @@ def two_workers(tmp_path_factory, prepared: Path, write_config) -> Path:
 def test_two_workers_learn_what_one_learns(two_workers, unbroken):
     assert dict(losses(two_workers)) == pytest.approx(dict(losses(unbroken)), abs=0.1)
     assert losses(two_workers)[0][1] == pytest.approx(losses(unbroken)[0][1], abs=1e-3)
+
+
+def test_workers_that_share_the_base_learn_what_others_learn_and_go_on_after_a_kill(
+    tmp_path, prepared, write_config, two_workers, tiny_llama
+):
+    output = tmp_path / "sft"
+    process = start(write_config(ray={"threads": 1, "workers": 2, "sharding": "fsdp"}), prepared, output)
+    wait_for_step(process, output, STEPS // 2)
+    training_workers(process)[0].kill()
+    assert process.wait(timeout=600) == 0, process.stderr.read().decode()
+    assert [step for step, _ in losses(output)].count(1) == 1
+    assert dict(losses(output)) == pytest.approx(dict(losses(two_workers)), abs=2e-3)
+    merge(MergeConfig(base=str(tiny_llama), adapter=output / "adapter"), tmp_path / "merged")
+    assert read_manifest(tmp_path / "merged").figures["total_variation"] > 0
 
 
 def test_tensorboard_holds_every_step(unbroken):

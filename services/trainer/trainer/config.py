@@ -91,12 +91,23 @@ class RaySettings(StrictModel):
     """How a stage runs on Ray Train."""
 
     workers: int = Field(1, ge=1, description="Data-parallel workers.")
+    sharding: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        description="ddp: each worker holds the whole base. fsdp: each holds its share of the base's layers and "
+        "gathers one layer at a time (FSDP2): less memory, more traffic. The adapter is whole on each either way.",
+    )
     gpu: bool = Field(False, description="One GPU a worker; else the CPU with gloo.")
     threads: int | None = Field(
         None, ge=1, description="Threads of a worker's matrix products. null: the machine's cores over the workers."
     )
     max_failures: int = Field(2, ge=0, description="Times a lost worker is started again from the last checkpoint.")
     checkpoints_kept: int = Field(2, ge=1, description="Checkpoints kept on disk, the newest ones.")
+
+    @model_validator(mode="after")
+    def _shards_need_workers(self) -> "RaySettings":
+        if self.sharding == "fsdp" and self.workers == 1:
+            raise ValueError("sharding: fsdp needs two or more workers")
+        return self
 
 
 class TrackedStage(StrictModel):

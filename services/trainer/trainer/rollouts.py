@@ -37,9 +37,7 @@ class PolicySampler:
     def sync_weights(self) -> None:
         """Brings the current policy into the inference service as `policy-<step>`; the first worker does."""
         version = f"policy-{self._trainer.state.global_step:06d}"
-        if self._trainer.accelerator.is_main_process:
-            push_policy(self._client, version, self._trainer, self._tokenizer)
-        self._trainer.accelerator.wait_for_everyone()
+        push_policy(self._client, version, self._trainer, self._tokenizer)
         self._version = version
 
     def rollout(self, prompts: list[str], trainer: Any) -> dict[str, list[Any]]:

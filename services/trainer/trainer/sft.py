@@ -135,12 +135,15 @@ def load_base(model: Path, settings: RaySettings) -> Any:
 
 
 def place_base(trainer: Any, settings: RaySettings, temperature: float = 1.0) -> None:
-    """Makes the base of a trainer's adapter fast on a CPU."""
+    """Makes the base of a trainer's adapter fast on a CPU, and shards it where the settings say so."""
     from trainer.likelihood import share_prompts
+    from trainer.sharding import ShardFrozenWeights
 
     if not settings.gpu:
         halve_frozen_weights(trainer.model)
         share_prompts(trainer.model.get_base_model(), temperature)
+    if settings.sharding == "fsdp":
+        trainer.add_callback(ShardFrozenWeights(trainer.model))
 
 
 def halve_frozen_weights(model: Any) -> None:

@@ -41,6 +41,7 @@ def test_an_adapter_on_tied_embeddings_is_refused(name):
         ("sft", {"lerning_rate": 1}, "lerning_rate: unknown key. Did you mean learning_rate?"),
         ("sft", {"batch": 10}, "multiple of rows_per_forward"),
         ("sft", {"ray": {"workers": "two"}}, "ray.workers"),
+        ("sft", {"ray": {"sharding": "fsdp"}}, "needs two or more workers"),
         ("sft", {"trackers": ["tensorbord"]}, "trackers.0: 'tensorbord'"),
         ("grpo", {"queries": 3, "ray": {"workers": 2}}, "multiple of ray.workers"),
         ("grpo", {"rows_per_forward": 7}, "queries x generations"),
