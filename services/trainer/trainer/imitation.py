@@ -18,11 +18,10 @@ from qmd_schema.errors import DataError
 from qmd_schema.expansion import Expansion, Kind, Line, keeps_rules, parse, render, split_only
 from qmd_search.collections import load_documents
 from trainer.base_models import resolve_model
-from trainer.checkpoints import record_progress
 from trainer.config import ImitationConfig, SftConfig
 from trainer.dataset import Row, eos_token, load_rows
 from trainer.grpo_queries import TrainingQuery, check_searched, load_judged_queries
-from trainer.launch import PROGRESS_NAME
+from trainer.launch import PROGRESS_NAME, record_progress
 from trainer.lex_teacher import Lesson, Lines, Rarity, teach
 from trainer.sft import run_sft
 
