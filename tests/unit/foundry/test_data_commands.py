@@ -17,7 +17,7 @@ GOOD = {
     "output": [
         ["hyde", "To rotate Nginx logs put daily, rotate 14 and compress into /etc/logrotate.d/nginx and signal USR1."],
         ["lex", "Nginx logrotate"],
-        ["lex", "Nginx postrotate"],
+        ["lex", "postrotate Nginx"],
         ["vec", "set up daily log rotation for an Nginx server"],
         ["vec", "keep the access logs of Nginx from filling the disk"],
     ],
