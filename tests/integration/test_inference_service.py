@@ -144,6 +144,14 @@ def test_weights_that_do_not_fit_are_refused_and_the_old_policy_stays(
     client.generate(PROMPTS, max_tokens=2, policy="policy-3")
 
 
+def test_as_many_completions_may_be_missing_as_the_call_allows(client: InferenceClient) -> None:
+    too_long = prompt_text("tea " * 2000, "<|im_start|>")
+    answers = client.generate([PROMPTS[0], too_long, PROMPTS[1]], n=2, max_tokens=2, missing=2)
+    assert [len(samples) for samples in answers] == [2, 0, 2]
+    with pytest.raises(ServiceError, match="maximum context length"):
+        client.generate([PROMPTS[0], too_long, PROMPTS[1]], n=2, max_tokens=2, missing=1)
+
+
 def test_a_version_is_not_switched_inside_an_answer(
     service: Service, client: InferenceClient, versions: list[Path], tokenizer: PreTrainedTokenizerBase
 ) -> None:

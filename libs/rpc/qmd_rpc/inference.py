@@ -34,6 +34,8 @@ GRAMMAR_ARGUMENT = "qmd_grammar"
 # httpx logs every request at INFO: a line for every completion.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
+logger = logging.getLogger(__name__)
+
 _RETRY_SECONDS = 0.5
 _LOAD_HINT = "Load the wanted policy, or name a loaded one."
 
@@ -87,6 +89,7 @@ class InferenceClient:
         logprobs: bool = False,
         seed: int | None = None,
         policy: str | None = None,
+        missing: int = 0,
         on_done: Callable[[int], None] | None = None,
     ) -> list[list[Completion]]:
         """`n` completions of each prompt, in the prompts' order, all by one policy.
@@ -97,6 +100,7 @@ class InferenceClient:
         seed: every sample of every prompt gets its own random numbers from it, so that a call can be repeated, but
         for how the model's arithmetic rounds in batches of another size.
         policy: the version that must answer; PolicyMismatch where it is not loaded. None: the newest loaded.
+        missing: how many completions of the call may fail; a prompt has fewer than `n` then. One more raises.
         on_done: called with the number of prompts finished so far.
         """
         ends = time.monotonic() + self.deadline
@@ -109,21 +113,32 @@ class InferenceClient:
         seed = secrets.randbits(63) if seed is None else seed
         limit = max_tokens or decode.max_tokens
 
-        def complete(place: tuple[int, int]) -> Completion:
+        def complete(place: tuple[int, int]) -> Completion | ServiceError:
             own_seed = _derived_seed(seed, *place)
             body = _completion_request(
                 model, prompts[place[0]], decode, limit, grammar=grammar, logprobs=logprobs, seed=own_seed
             )
-            return self._complete(body, version, ends)
+            try:
+                return self._complete(body, version, ends)
+            except PolicyMismatch:
+                raise
+            except ServiceError as error:
+                return error
 
         # A few more requests than the engine runs at once, so that it never waits for the next one.
         threads = ThreadPoolExecutor(max_workers=state["max_sequences"] * 5 // 4)
         answers: list[list[Completion]] = [[] for _ in prompts]
         try:
             places = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(n)]
-            for (prompt, _), completion in zip(places, threads.map(complete, places), strict=True):
-                answers[prompt].append(completion)
-                if on_done and len(answers[prompt]) == n:
+            for (prompt, sample), outcome in zip(places, threads.map(complete, places), strict=True):
+                if isinstance(outcome, Completion):
+                    answers[prompt].append(outcome)
+                elif missing:
+                    missing -= 1
+                    logger.warning("a completion is left out: %s", outcome)
+                else:
+                    raise outcome
+                if on_done and sample == n - 1:
                     on_done(prompt + 1)
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
