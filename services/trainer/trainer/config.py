@@ -171,7 +171,7 @@ class GrpoConfig(TrackedStage):
     )
     lora: LoraSettings
     ray: RaySettings
-    steps: int = Field(ge=1, description="Optimizer steps; each has fresh completions of the current policy.")
+    steps: int = Field(ge=1, description="Optimizer steps; each has fresh completions.")
     queries: int = Field(ge=1, description="Queries an optimizer step, over all workers.")
     generations: int = Field(ge=2, description="Completions per query; the group that advantages are normalised over.")
     rows_per_forward: int = Field(ge=1, description="Completions a worker runs at once; less needs less memory.")
@@ -183,11 +183,36 @@ class GrpoConfig(TrackedStage):
     importance_cap: float = Field(
         2.0,
         ge=1,
-        description="Upper bound of the per-token weight policy / sampler that corrects for the sampler's arithmetic.",
+        description="Upper bound of the per-token weight policy / sampler, which corrects for a sampler that is stale "
+        "and for its arithmetic.",
+    )
+    max_staleness: int = Field(
+        1,
+        ge=0,
+        le=1,
+        description="Optimizer steps that the policy which writes a step's completions may lag behind. 1: they are "
+        "written while the step before trains, and neither waits. 0: exactly on-policy, one after the other.",
+    )
+    groups_without_spread: Literal["keep", "skip", "resample"] = Field(
+        "skip",
+        description="What becomes of a query whose completions all earn the same, so that none has an advantage. keep: "
+        "its tokens count in the loss's mean and in the KL. skip: they count in neither. resample: another query of "
+        "the training set takes its place (dynamic sampling, arXiv 2503.14476, section 3.2), or it is skipped after "
+        "`redraws`.",
+    )
+    redraws: int = Field(2, ge=1, description="Times that a step may draw other queries under `resample`.")
+    missing_share: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="Share of a step's completions that may be missing because a call for them failed after its "
+        "retries. They are left out of advantages and loss; more of them fail the step.",
     )
     max_completion: int = Field(200, ge=16, description="Tokens a completion may have.")
     generation_seconds: float = Field(900.0, gt=0, description="Deadline of one step's rollouts, in seconds.")
-    reward_seconds: float = Field(60.0, gt=0, description="Deadline of one step's scores, in seconds.")
+    reward_seconds: float = Field(
+        60.0, gt=0, description="Deadline of one call for a score, its retries included, in seconds."
+    )
     save_steps: int = Field(ge=1, description="Optimizer steps between checkpoints: what a kill costs at most.")
     seed: int = Field(0, ge=0, description="Seed of the adapter, the order of queries and the rollouts.")
 

@@ -92,18 +92,19 @@ def build_trainer(config: GrpoConfig, data: Path, model: Path, folder: Path, inf
     from trl import GRPOConfig as TrlConfig
     from trl import GRPOTrainer
 
+    from trainer import rewards
     from trainer.checkpoints import RunCallback, scratch_folder
-    from trainer.rollouts import ROLLOUT_DECODE, PolicySampler, composite_reward
+    from trainer.rollouts import ROLLOUT_DECODE, PolicySampler
 
     completions = config.queries * config.generations
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
-    sampler = PolicySampler(config, inference, tokenizer)
+    sampler = PolicySampler(config, inference, reward, tokenizer, load_training_queries(config, data, model))
     accumulation = completions // (config.rows_per_forward * config.ray.workers)
     trainer = GRPOTrainer(
         model=load_base(model, config.ray),
         processing_class=tokenizer,
-        train_dataset=Dataset.from_list([query._asdict() for query in load_training_queries(config, data, model)]),
-        reward_funcs=[composite_reward(reward, config)],
+        train_dataset=Dataset.from_list([{"prompt": query.prompt} for query in sampler.plan]),
+        reward_funcs=[rewards.reward],
         rollout_func=sampler.rollout,
         peft_config=lora_config(config.lora),
         callbacks=[RunCallback("grpo", folder)],
@@ -113,6 +114,7 @@ def build_trainer(config: GrpoConfig, data: Path, model: Path, folder: Path, inf
             per_device_train_batch_size=config.rows_per_forward,
             gradient_accumulation_steps=accumulation,
             steps_per_generation=accumulation,
+            shuffle_dataset=False,
             num_generations=config.generations,
             max_completion_length=config.max_completion,
             temperature=ROLLOUT_DECODE.temperature,

@@ -1,5 +1,6 @@
 """The queries that rewards train on: those of the prepared data, and those of judged collections."""
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,15 @@ def load_training_queries(config: GrpoConfig, data: Path, model: Path) -> list[T
     """
     queries = [TrainingQuery(row.prompt, row.query) for row in load_rows(data, "train")]
     return queries + load_judged_queries(config.collections, config.prepare, model)
+
+
+def in_training_order(queries: Sequence[TrainingQuery], count: int, seed: int) -> list[TrainingQuery]:
+    """`count` queries: the whole set in a random order, then in another one, and so on."""
+    chance = random.Random(seed)
+    order: list[TrainingQuery] = []
+    while len(order) < count:
+        order += chance.sample(queries, len(queries))
+    return order[:count]
 
 
 def load_judged_queries(collections: Sequence[CollectionConfig], prepare: Path, model: Path) -> list[TrainingQuery]:

@@ -9,7 +9,7 @@ from qmd_schema.contract import bos_token, prompt_text
 from qmd_schema.errors import DataError
 from trainer.config import GrpoConfig, LoraSettings, RaySettings
 from trainer.dataset import Row
-from trainer.grpo_queries import load_training_queries
+from trainer.grpo_queries import TrainingQuery, in_training_order, load_training_queries
 
 
 @pytest.fixture
@@ -61,3 +61,10 @@ def test_a_collection_with_a_query_that_models_are_judged_on_is_refused(config, 
         DataError, match=r"'Lighthouse keeper pay\?' of notes is 1.00 similar to 'lighthouse keeper pay'"
     ):
         load_training_queries(config, write_data(tmp_path / "data"), tiny_llama)
+
+
+def test_every_query_comes_once_before_one_comes_again():
+    queries = [TrainingQuery(word, word) for word in ("tea", "dune", "fjord")]
+    order = in_training_order(queries, 8, seed=0)
+    assert sorted(order[:3]) == sorted(order[3:6]) == sorted(queries)
+    assert order == in_training_order(queries, 9, seed=0)[:8] != in_training_order(queries, 8, seed=1)
