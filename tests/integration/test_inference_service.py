@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from inference_service.sampling import penalty_window, subtract_presence_penalty
 from qmd_rpc.channel import ServiceError
 from qmd_rpc.inference import InferenceClient, PolicyMismatch
-from qmd_schema.contract import QMD_DECODE, Decode
+from qmd_schema.contract import QMD_DECODE, Decode, prompt_text
 from qmd_schema.expansion import KINDS
 from support.processes import all_ended, command_line, descendants, wait_until
 from support.serving import (
