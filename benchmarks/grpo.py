@@ -98,24 +98,26 @@ def compare_steps(config: Path, model: Path, folder: Path, steps: int) -> None:
         command += ["--model", str(model.resolve()), "--output", str(output)]
         run_to_end(command, folder / "trainer.log", lambda: None)
         medians[name] = step_times(output / "progress.jsonl")
-    parts = sorted({part for times in medians.values() for part in times}, key=lambda part: (part != "step", part))
+    parts = list(medians["overlapped"])
     print(f"a step, seconds, median of {steps - 1}\n")
     print(f"| training | {' | '.join(parts)} |\n|---|{'---|' * len(parts)}")
     for name, times in medians.items():
-        print(f"| {name} | {' | '.join(f'{times[part]:.2f}' if part in times else '' for part in parts)} |")
+        print(f"| {name} | {' | '.join(f'{times[part]:.2f}' for part in parts)} |")
     alone, overlapped = (times["step"] for times in medians.values())
     print(f"\nsteps with overlap are {alone / overlapped:.2f} times as fast")
 
 
 def step_times(progress: Path) -> dict[str, float]:
-    """Median seconds of a step, and of its parts as the stage notes them under `seconds/`."""
+    """Median seconds of a step and of its parts: `generate` and `score` may run while the step before trains, `wait` is
+    what is left of them, `train` is forward and backward."""
     records: list[dict[str, Any]] = [json.loads(line) for line in progress.read_text().splitlines()]
     steps = [record for record in records if "reward" in record["metrics"]]
     times = {"step": [after["time"] - before["time"] for before, after in itertools.pairwise(steps)]}
-    for record in steps[1:]:
-        for name, value in record["metrics"].items():
-            if name.startswith("seconds/"):
-                times.setdefault(name.removeprefix("seconds/"), []).append(value)
+    for metrics in (record["metrics"] for record in steps[1:]):
+        parts = {part: metrics[f"seconds/{part}"] for part in ("generate", "score", "wait", "sync")}
+        parts["train"] = metrics["step_time"] - parts["wait"] - parts["sync"]
+        for part, value in parts.items():
+            times.setdefault(part, []).append(value)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

@@ -47,6 +47,9 @@ class Batch:
     groups: list[Group]
     drawn: list[Group]
     """These groups, and those in whose place some of them were drawn."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """What the parts of the step before training took: `generate` and `score`, then `sync` of the policy and `wait`
+    for these rollouts."""
 
     @property
     def samples(self) -> list[Sample]:
@@ -116,6 +119,7 @@ def batch_metrics(batch: Batch, step: int) -> dict[str, float]:
         "groups_without_spread": statistics.fmean(not has_spread(group) for group in batch.groups),
         "staleness": statistics.fmean(step - sample.policy_step for sample in batch.samples),
     }
+    metrics |= {f"seconds/{part}": value for part, value in batch.seconds.items()}
     for part in sorted({part for sample in batch.samples for part in sample.parts}):
         groups = [[sample.parts[part] for sample in group if part in sample.parts] for group in batch.groups]
         metrics |= {f"reward/{part}/{name}": value for name, value in spread(list(filter(None, groups))).items()}

@@ -1,8 +1,10 @@
 """Rollouts of GRPO: completions of the current policy from the inference service, one step ahead of training."""
 
 import random
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from qmd_rpc.inference import Completion, InferenceClient
@@ -47,6 +49,7 @@ class PolicySampler:
         self._policy_step = 0
         self._thread = ThreadPoolExecutor(1, "rollouts")
         self._ahead: Future[Batch] | None = None
+        self._seconds = {"wait": 0.0, "sync": 0.0}
 
     def attach(self, trainer: Any) -> None:
         self._trainer = trainer
@@ -56,13 +59,16 @@ class PolicySampler:
 
         Waits for the batches that are drawn ahead, so that each is of one policy.
         """
+        began = time.perf_counter()
         if self._ahead:
             self._ahead.result()
         self._trainer.accelerator.wait_for_everyone()
+        drawn = time.perf_counter()
         self._policy_step = self._trainer.state.global_step
         version = f"policy-{self._policy_step:06d}"
         push_policy(self._client, version, self._trainer, self._tokenizer)
         self._version = version
+        self._seconds = {"wait": drawn - began, "sync": time.perf_counter() - drawn}
 
     def rollout(self, prompts: list[str], trainer: Any) -> dict[str, list[Any] | Batch]:
         """TRL's rollout function: `generations` samples of each of this worker's queries of the step, scored.
@@ -74,7 +80,10 @@ class PolicySampler:
         planned = [query.prompt for query in self._queries_of(step) for _ in range(self._config.generations)]
         if prompts != planned:
             raise RuntimeError(f"TRL asks for other prompts than those planned for step {step}")
+        began = time.perf_counter()
         batch = (self._ahead or self._start(step)).result()
+        waited = self._seconds["wait"] + time.perf_counter() - began
+        batch = replace(batch, seconds={**batch.seconds, **self._seconds, "wait": waited})
         self._check_missing(batch, step)
         output = self._rollout_of(batch)
         last = step + 1 == self._config.steps
@@ -86,7 +95,8 @@ class PolicySampler:
 
     def _draw(self, queries: list[TrainingQuery], seed: int) -> Batch:
         """A batch by the loaded policy. It may hold other queries in place of those whose samples earn all the same."""
-        groups = self._sample(queries, seed)
+        seconds = {"generate": 0.0, "score": 0.0}
+        groups = self._sample(queries, seed, seconds)
         drawn = list(groups)
         used = set(queries)
         for attempt in range(self._config.redraws if self._config.groups_without_spread == "resample" else 0):
@@ -97,14 +107,16 @@ class PolicySampler:
             if not others:
                 break
             used.update(others)
-            fresh = self._sample(others, chance.getrandbits(63))
+            fresh = self._sample(others, chance.getrandbits(63), seconds)
             drawn += fresh
             for place, group in zip(places, fresh, strict=False):
                 groups[place] = group
-        return Batch(groups, drawn)
+        return Batch(groups, drawn, seconds)
 
-    def _sample(self, queries: list[TrainingQuery], seed: int) -> list[Group]:
+    def _sample(self, queries: list[TrainingQuery], seed: int, seconds: dict[str, float]) -> list[Group]:
+        """seconds: are added to."""
         count = self._config.generations
+        began = time.perf_counter()
         answers = self._client.generate(
             [query.prompt for query in queries],
             n=count,
@@ -116,12 +128,15 @@ class PolicySampler:
             policy=self._version,
             missing=int(self._config.missing_share * self._config.queries * count),
         )
+        written = time.perf_counter()
         samples = [
             Sample(query, self._policy_step, completion, self._raw_text(completion) if completion else "")
             for query, completions in zip(queries, answers, strict=True)
             for completion in [*completions, *[None] * (count - len(completions))]
         ]
         scored = score_samples(self._reward, self._config.reward_weights, samples)
+        seconds["generate"] += written - began
+        seconds["score"] += time.perf_counter() - written
         return [scored[start : start + count] for start in range(0, len(scored), count)]
 
     def _check_missing(self, batch: Batch, step: int) -> None:
