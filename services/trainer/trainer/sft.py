@@ -141,9 +141,11 @@ def place_base(trainer: Any, settings: RaySettings, temperature: float = 1.0) ->
 
     if not settings.gpu:
         halve_frozen_weights(trainer.model)
-        share_prompts(trainer.model.get_base_model(), temperature)
     if settings.sharding == "fsdp":
+        # The gradients of shared prompts reach a layer by its cache, past the hook that gathers the layer's weights.
         trainer.add_callback(ShardFrozenWeights(trainer.model))
+    elif not settings.gpu:
+        share_prompts(trainer.model.get_base_model(), temperature)
 
 
 def halve_frozen_weights(model: Any) -> None:

@@ -37,7 +37,9 @@ class ShardFrozenWeights(TrainerCallback):
         whole = {parameter for parameter in model.parameters() if parameter.requires_grad}
         whole.add(decoder.get_input_embeddings().weight)
         for module in (*decoder.layers, decoder):
-            fully_shard(module, mesh=mesh, ignored_params=whole)
+            # The decoder's own weights too are let go after each forward: saving does so on the worker that saves, and
+            # one that held them since an evaluation would not take part in gathering them again.
+            fully_shard(module, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
 
 
 def full_weight(weight: Tensor) -> Tensor:
