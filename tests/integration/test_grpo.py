@@ -1,152 +1,195 @@
-"""GRPO on Ray Train with real services: vLLM on a small random model, and the reward service."""
+"""GRPO on Ray Train with real services: vLLM on a small model, and the reward service."""
 
 import json
 import os
-import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
 import yaml
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qmd_rpc.inference import InferenceClient
 from qmd_schema.artifacts import read_manifest
 from qmd_schema.contract import prompt_text
+from support.rewarding import RewardProcess
 from trainer.dataset import Row
+from trainer.likelihood import score_answers
 
 pytestmark = pytest.mark.slow
 
-STEPS = 6
+STEPS = 8
 SAVE_STEPS = 2
-QUERIES = ("tea storage", "dune repair", "fjord ferry", "kelp recipe", "onyx price", "maple syrup")
+QUERIES = ("tea storage", "storing tea", "keep tea dry", "tea tin", "tea shelf life", "store green tea")
+ANSWERS = (
+    "hyde: Tea keeps its taste for a year in a tin that is dry, dark and cool.\n"
+    "lex: tea storage\nlex: store tea\nvec: how to store tea\nvec: keep tea dry in a tin\n",
+    "lex: tea\nvec: tea\n",
+    "tea tea tea tea\n",
+)
+"""From good to bad; the model is taught to give each as often as the others."""
 
 
 @pytest.fixture(scope="module")
 def model(tiny_llama: Path, tmp_path_factory) -> Path:
-    """A random Llama whose heads of 32 vLLM's CPU kernels can serve."""
-    folder = tmp_path_factory.mktemp("model")
-    config = AutoConfig.from_pretrained(tiny_llama)
-    config.head_dim = 32
+    """A small Llama that knows three answers."""
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tiny_llama).save_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    rows = []
+    for query in QUERIES[:2]:
+        prompt = tokenizer(prompt_text(query, "<|im_start|>"), add_special_tokens=False)["input_ids"]
+        for text in ANSWERS:
+            answer = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+            rows.append((torch.tensor(prompt + answer), torch.tensor([-100] * len(prompt) + answer)))
+    ids = pad_sequence([row for row, _ in rows], batch_first=True)
+    mask = pad_sequence([torch.ones_like(row) for row, _ in rows], batch_first=True)
+    labels = pad_sequence([label for _, label in rows], batch_first=True, padding_value=-100)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(100):
+        score_answers(model, ids, mask, labels, 1.0).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    folder = tmp_path_factory.mktemp("model")
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
 
 
+@dataclass
+class Services:
+    inference: str
+    """The address."""
+    reward: RewardProcess
+
+
 @pytest.fixture(scope="module")
-def services(root: Path, model: Path, tmp_path_factory) -> Iterator[dict[str, str]]:
-    """Addresses of a running inference and reward service."""
+def services(root: Path, model: Path, free_port: Callable[[], int], tmp_path_factory) -> Iterator[Services]:
     folder = tmp_path_factory.mktemp("services")
     values = yaml.safe_load((root / "configs/cpu/inference.yaml").read_text())
-    inference = folder / "inference.yaml"
-    inference.write_text(yaml.safe_dump(values | {"port": port(), "max_sequences": 32, "kv_cache_gib": 0.25}))
-    reward_port = port()
-    commands = [
-        ["reward_service", "--config", root / "configs/cpu/reward.yaml", "--port", reward_port],
-        ["inference_service", "--config", inference, "--model", model, "--log", folder / "vllm.log"],
-    ]
-    processes = [subprocess.Popen([sys.executable, "-m", *map(str, command)]) for command in commands]
-    addresses = {
-        "inference": f"127.0.0.1:{yaml.safe_load(inference.read_text())['port']}",
-        "reward": f"127.0.0.1:{reward_port}",
-    }
+    values |= {"port": free_port(), "max_sequences": 32, "kv_cache_gib": 0.25}
+    (folder / "inference.yaml").write_text(yaml.safe_dump(values))
+    arguments = ["--config", folder / "inference.yaml", "--model", model, "--log", folder / "vllm.log"]
+    process = subprocess.Popen([sys.executable, "-m", "inference_service", *map(str, arguments)])
+    reward = RewardProcess(folder, free_port())
+    address = f"127.0.0.1:{values['port']}"
     try:
-        with InferenceClient(addresses["inference"], deadline=300) as client:
+        with InferenceClient(address, deadline=300) as client:
             client.wait_ready(300)
-        yield addresses
+        yield Services(address, reward)
     finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait()
+        reward.end()
+        process.terminate()
+        process.wait()
 
 
-def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+class Stage:
+    """One GRPO stage in a folder, started as often as it is told to."""
+
+    def __init__(self, folder: Path, model: Path, services: Services, **changes: object) -> None:
+        rows = [Row(query, "short", prompt_text(query, "<|im_start|>"), "hyde: x\n<|im_end|>") for query in QUERIES]
+        (folder / "train.jsonl").write_text("".join(json.dumps(row._asdict()) + "\n" for row in rows))
+        values = {
+            "prepare": "configs/cpu/prepare.yaml",
+            "inference": services.inference,
+            "reward": services.reward.address,
+            "lora": {"rank": 4, "alpha": 8, "targets": ["q_proj", "v_proj"]},
+            "ray": {"threads": 1},
+            "steps": STEPS,
+            "queries": 2,
+            "generations": 8,
+            "rows_per_forward": 8,
+            "learning_rate": 0.01,
+            "max_completion": 80,
+            "save_steps": SAVE_STEPS,
+        }
+        (folder / "grpo.yaml").write_text(yaml.safe_dump(values | changes))
+        self.output = folder / "grpo"
+        self._command = [sys.executable, "-m", "trainer", "grpo", "--config", folder / "grpo.yaml", "--data", folder]
+        self._command += ["--model", model, "--output", self.output]
+        self._log = folder / "stage.log"
+
+    def start(self) -> None:
+        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(list(map(str, self._command)), env=environment, stderr=log)
+
+    def finish(self) -> None:
+        assert self.process.wait(timeout=600) == 0, self._log.read_text()
+
+    def course(self) -> list[tuple[int, dict[str, float]]]:
+        """(step, metrics) of each training step, in the order they were run."""
+        path = self.output / "progress.jsonl"
+        records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [(record["done"], record["metrics"]) for record in records if "reward" in record["metrics"]]
+
+    def wait_for_step(self, step: int) -> None:
+        while not any(done >= step for done, _ in self.course()):
+            assert self.process.poll() is None, self._log.read_text()
+            time.sleep(0.05)
+
+    def workers(self) -> list[psutil.Process]:
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in children if "TrainWorker" in " ".join(child.cmdline())]
 
 
 @pytest.fixture
-def start(model: Path, services: dict[str, str], tmp_path: Path) -> Callable[[], subprocess.Popen[bytes]]:
-    """Starts, or goes on with, one GRPO stage in `tmp_path/grpo`."""
-    rows = [Row(query, "short", prompt_text(query, "<|im_start|>"), "hyde: x\n<|im_end|>") for query in QUERIES]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row._asdict()) + "\n" for row in rows))
-    config = tmp_path / "grpo.yaml"
-    config.write_text(
-        yaml.safe_dump(
-            {
-                "prepare": "configs/cpu/prepare.yaml",
-                "lora": {"rank": 2, "alpha": 4, "targets": ["q_proj", "v_proj"]},
-                "ray": {"threads": 1},
-                "steps": STEPS,
-                "queries": 2,
-                "generations": 4,
-                "rows_per_forward": 4,
-                "learning_rate": 0.01,
-                "max_completion": 24,
-                "save_steps": SAVE_STEPS,
-            }
-            | services
-        )
-    )
-
-    def launch() -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "trainer", "grpo", "--config", config, "--data", tmp_path]
-        command += ["--model", model, "--output", tmp_path / "grpo"]
-        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-        return subprocess.Popen(list(map(str, command)), env=environment, stderr=subprocess.PIPE)
-
-    return launch
+def stage(model: Path, services: Services, tmp_path: Path) -> Callable[..., Stage]:
+    return lambda **changes: Stage(tmp_path, model, services, **changes)
 
 
-def steps(output: Path) -> list[tuple[int, dict[str, float]]]:
-    """(step, metrics) of each training step, in the order they were run."""
-    path = output / "progress.jsonl"
-    records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return [(record["done"], record["metrics"]) for record in records if "reward" in record["metrics"]]
+@pytest.fixture(scope="module")
+def unbroken(model: Path, services: Services, tmp_path_factory) -> Stage:
+    """A run that nothing disturbed, exactly on-policy."""
+    stage = Stage(tmp_path_factory.mktemp("unbroken"), model, services, max_staleness=0)
+    stage.start()
+    stage.finish()
+    return stage
 
 
-def test_grpo_trains_on_rollouts_of_the_current_policy(start, services, tmp_path):
-    process = start()
-    assert process.wait(timeout=600) == 0, process.stderr.read().decode()
-    course = steps(tmp_path / "grpo")
-    assert [step for step, _ in course] == list(range(1, STEPS + 1))
-    for _, metrics in course:
+def test_grpo_trains_on_rollouts_of_the_current_policy(unbroken, services):
+    assert [step for step, _ in unbroken.course()] == list(range(1, STEPS + 1))
+    for _, metrics in unbroken.course():
         assert metrics["sampling/sampling_logp_difference/mean"] < 0.1
         assert metrics["sampling/importance_sampling_ratio/mean"] == pytest.approx(1, abs=0.05)
+        assert metrics["staleness"] == metrics["missing"] == 0
         assert {"kl", "frac_reward_zero_std", "rewards/reward/std", "reward/format/groups_without_spread"} <= set(
             metrics
         )
-    with InferenceClient(services["inference"]) as client:
+    with InferenceClient(services.inference) as client:
         assert client.policy() == f"policy-{STEPS - 1:06d}"
-    assert read_manifest(tmp_path / "grpo").stage == "grpo"
-    assert (tmp_path / "grpo/adapter/adapter_model.safetensors").is_file()
+    assert read_manifest(unbroken.output).stage == "grpo"
+    assert (unbroken.output / "adapter/adapter_model.safetensors").is_file()
 
 
-def test_a_killed_run_goes_on_and_brings_its_policy_in_again(start, services, tmp_path):
-    output = tmp_path / "grpo"
-    process = start()
-    while not any(step > SAVE_STEPS for step, _ in steps(output)):
-        assert process.poll() is None, process.stderr.read().decode()
-        try:
-            process.wait(timeout=0.1)
-        except subprocess.TimeoutExpired:
-            continue
-    workers = [
-        p for p in psutil.Process(process.pid).children(recursive=True) if "TrainWorker" in " ".join(p.cmdline())
-    ]
-    process.kill()
-    assert not psutil.wait_procs(workers, timeout=30)[1]
-    again = start()
-    assert again.wait(timeout=600) == 0, again.stderr.read().decode()
-    done = [step for step, _ in steps(output)]
-    assert sorted(set(done)) == list(range(1, STEPS + 1))
-    assert done.count(1) == 1
-    with InferenceClient(services["inference"]) as client:
-        assert client.policy() == f"policy-{STEPS - 1:06d}"
+def test_a_run_whose_driver_was_killed_repeats_what_it_would_have_done(stage, unbroken):
+    run = stage(max_staleness=0)
+    run.start()
+    run.wait_for_step(SAVE_STEPS + 1)
+    workers = run.workers()
+    run.process.kill()
+    assert workers and not psutil.wait_procs(workers, timeout=30)[1]
+    run.start()
+    run.finish()
+    assert_went_on_at_a_checkpoint(run)
+    for name in ("reward", "kl", "completions/mean_length"):
+        course, expected = ({step: metrics[name] for step, metrics in one.course()} for one in (run, unbroken))
+        assert course == pytest.approx(expected, abs=0.01)
+
+
+def assert_went_on_at_a_checkpoint(run: Stage) -> None:
+    """Every step was run, and those after the last checkpoint twice. That the policy was brought in again before the
+    first rollout is certain: the service refuses a request that names another version than the loaded one."""
+    steps = [step for step, _ in run.course()]
+    (turn,) = (place for place in range(1, len(steps)) if steps[place] != steps[place - 1] + 1)
+    assert steps[:turn] == list(range(1, turn + 1))
+    assert steps[turn:] == list(range(steps[turn], STEPS + 1))
+    assert steps[turn] > 1 and (steps[turn] - 1) % SAVE_STEPS == 0
+    assert read_manifest(run.output).figures["steps"] == STEPS
