@@ -71,7 +71,7 @@ class Training:
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 if "lora_" in name:
-                    parameter.normal_(std=0.25)
+                    parameter.normal_(std=0.15)
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +93,20 @@ def test_after_each_update_the_adapter_answers_with_the_trainers_logprobs(
     assert client.policy() == f"policy-{version}"
     answered = [
         client.generate(
-            PROMPTS, n=2, decode=decode, grammar=grammar, max_tokens=8, logprobs=True, policy=f"policy-{version}"
+            PROMPTS,
+            n=2,
+            decode=decode,
+            grammar=grammar,
+            max_tokens=8,
+            logprobs=True,
+            seed=version,
+            policy=f"policy-{version}",
         )
         for decode, grammar in ((PLAIN, False), (QMD_DECODE, True))
     ]
-    assert all(error_of_logprobs(training.model, answers, tokenizer) < TOLERANCE for answers in answered)
+    assert max(error_of_logprobs(training.model, answers, tokenizer) for answers in answered) < TOLERANCE
     training.update(version - 1)
-    assert all(error_of_logprobs(training.model, answers, tokenizer) > 0.5 for answers in answered)
+    assert min(error_of_logprobs(training.model, answers, tokenizer) for answers in answered) > 0.5
 
 
 def test_versions_answer_side_by_side(
@@ -108,7 +115,7 @@ def test_versions_answer_side_by_side(
     with ThreadPoolExecutor() as threads:
         asked = {
             version: threads.submit(
-                client.generate, PROMPTS, n=4, decode=PLAIN, max_tokens=16, logprobs=True, policy=version
+                client.generate, PROMPTS, n=4, decode=PLAIN, max_tokens=16, logprobs=True, seed=0, policy=version
             )
             for version in ("base", "policy-2", "policy-3")
         }
@@ -127,7 +134,9 @@ def test_a_version_that_has_to_go_finishes_its_answers_first(
     client: InferenceClient, service: Service, training: Training, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     with ThreadPoolExecutor() as threads:
-        asked = threads.submit(client.generate, PROMPTS, decode=PLAIN, max_tokens=100, logprobs=True, policy="policy-2")
+        asked = threads.submit(
+            client.generate, PROMPTS, decode=PLAIN, max_tokens=100, logprobs=True, seed=0, policy="policy-2"
+        )
         wait_until(lambda: answering(service) == len(PROMPTS), 60)
         for version in (5, 6):
             training.update(version)
@@ -143,7 +152,7 @@ def test_other_weights_under_a_known_name_are_not_answered_from_the_prefix_cache
     client.generate(PROMPTS, max_tokens=2, policy="policy-6")
     training.update(7)
     push_policy(client, "policy-6", training, tokenizer)
-    answers = client.generate(PROMPTS, n=2, decode=PLAIN, max_tokens=8, logprobs=True, policy="policy-6")
+    answers = client.generate(PROMPTS, n=2, decode=PLAIN, max_tokens=8, logprobs=True, seed=0, policy="policy-6")
     assert error_of_logprobs(training.model, answers, tokenizer) < TOLERANCE
 
 
@@ -173,7 +182,7 @@ def test_a_whole_model_takes_the_place_of_all(
 ) -> None:
     model = save_model(tmp_path / "second", tiny_llama, seed=1)
     client.load_policy("second", model)
-    answers = client.generate(PROMPTS, n=2, decode=PLAIN, max_tokens=8, logprobs=True, policy="second")
+    answers = client.generate(PROMPTS, n=2, decode=PLAIN, max_tokens=8, logprobs=True, seed=0, policy="second")
     assert error_of_logprobs(model, answers, tokenizer) < TOLERANCE
     with pytest.raises(PolicyMismatch, match="only second"):
         client.generate(PROMPTS, policy="policy-6")
@@ -182,5 +191,5 @@ def test_a_whole_model_takes_the_place_of_all(
     on_second = Training(model)
     on_second.update(8)
     push_policy(client, "policy-8", on_second, tokenizer)
-    answers = client.generate(PROMPTS, n=2, decode=PLAIN, max_tokens=8, logprobs=True, policy="policy-8")
+    answers = client.generate(PROMPTS, n=2, decode=PLAIN, max_tokens=8, logprobs=True, seed=0, policy="policy-8")
     assert error_of_logprobs(on_second.model, answers, tokenizer) < TOLERANCE

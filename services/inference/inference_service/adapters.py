@@ -6,6 +6,10 @@ from typing import Any
 
 from qmd_rpc.inference import ADAPTER_CONFIG
 
+SPARE_SLOTS = 2
+"""Of vLLM's slots for adapters. One is for the newest, since the oldest is unloaded after it has come. The last one
+stays empty: vLLM's CPU kernels compute it for a request without an adapter that runs beside one with."""
+
 
 async def load_adapter(state: Any, version: str, number: int, folder: str) -> str | None:
     """Loads an adapter that a completion asks for as model `version`. Returns why vLLM refused it, or None.

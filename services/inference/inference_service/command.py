@@ -5,6 +5,7 @@ import sys
 from ctypes.util import find_library
 from pathlib import Path
 
+from inference_service.adapters import SPARE_SLOTS
 from inference_service.config import InferenceServiceConfig
 from qmd_rpc.inference import SERVED_MODEL
 
@@ -39,8 +40,7 @@ def _vllm_command(config: InferenceServiceConfig, model: Path) -> list[str]:
     command += ["--middleware", "inference_service.policy_gate.PolicyGate"]
     if config.policies == "adapter":
         command += ["--enable-lora", "--max-lora-rank", str(config.max_adapter_rank)]
-        # The oldest is unloaded after the newest has come.
-        command += ["--max-loras", str(config.max_adapters), "--max-cpu-loras", str(config.max_adapters + 1)]
+        command += ["--max-loras", str(config.max_adapters + SPARE_SLOTS)]
     if config.device == "cpu":
         command += ["--enforce-eager"]
     return command

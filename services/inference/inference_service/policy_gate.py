@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from inference_service.adapters import base_difference, load_adapter
+from inference_service.adapters import SPARE_SLOTS, base_difference, load_adapter
 from qmd_rpc.inference import ADAPTER_CONFIG, POLICY_HEADER, POLICY_PATH, SERVED_MODEL
 
 logger = logging.getLogger("vllm.policy_gate")
@@ -143,7 +143,7 @@ class PolicyGate:
                 self._retired.append(self._policies.pop(version))
             self._policies[version] = policy
             adapters = [name for name, loaded in self._policies.items() if loaded.adapter]
-            for oldest in adapters[: -engine.vllm_config.lora_config.max_loras]:
+            for oldest in adapters[: SPARE_SLOTS - engine.vllm_config.lora_config.max_loras]:
                 del state.openai_serving_models.lora_requests[oldest]
                 self._retired.append(self._policies.pop(oldest))
         return refusal

