@@ -10,19 +10,21 @@ from qmd_reward.composite import CompositeReward
 Course = Mapping[str, Mapping[int, float]]
 """The values of each metric by step."""
 
+LENGTH = "completion length in tokens"
 PANELS = {
     "loss": {"loss": "training", "eval_loss": "held-out"},
     "reward": {"reward": "mean", "reward_std": "standard deviation"},
     "KL to the reference model": {"kl": "KL"},
-    "completion length in tokens": {"completions/mean_length": "mean"},
-    "share of groups without spread": {"frac_reward_zero_std": "reward"},
+    LENGTH: {"reward/tokens/mean": "mean"},
+    "shares of groups": {"groups_without_spread": "without spread", "groups_redrawn": "redrawn"},
+    "share of missing samples": {"missing": "missing"},
+    "staleness in optimizer steps": {"staleness": "mean"},
+    "seconds of a step": {f"seconds/{part}": part for part in ("generate", "score", "wait", "sync")},
     "tokens a second": {"tokens_per_second": "prompt and completion"},
 }
 """Title of a panel: the metrics in it, and what each is called there."""
 PART_PREFIX, PART_SUFFIX = "reward/", "/mean"
 """Around the name of a part of the reward, of a part of its rubric, and of the retrieval gain."""
-TITLES_BY_WORD = {"staleness": "staleness in optimizer steps", "missing": "share of missing samples"}
-"""Title of a panel that holds every metric with a word in its name."""
 
 
 def read_course(path: Path) -> Course:
@@ -45,14 +47,13 @@ def panels(stage: str, course: Course) -> list[Curves]:
     parts = {
         name: name.removeprefix(PART_PREFIX).removesuffix(PART_SUFFIX)
         for name in course
-        if name.startswith(PART_PREFIX) and name.endswith(PART_SUFFIX)
+        if name.startswith(PART_PREFIX) and name.endswith(PART_SUFFIX) and name not in PANELS[LENGTH]
     }
     terms = {*CompositeReward._fields, "gain"}
     chosen: dict[str, dict[str, str]] = {
         **PANELS,
         "terms of the reward": {name: part for name, part in parts.items() if part in terms},
         "points of the rubric": {name: part for name, part in parts.items() if part not in terms},
-        **{title: {name: name for name in course if word in name} for word, title in TITLES_BY_WORD.items()},
     }
     if "reward" in course:  # then the loss only tells how far the policy moved from the one it is compared with
         del chosen["loss"]

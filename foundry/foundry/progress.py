@@ -24,7 +24,7 @@ SHOWN_METRICS = {
     "eval_loss": "eval_loss",
     "reward": "reward",
     "kl": "kl",
-    "completions/mean_length": "length",
+    "reward/tokens/mean": "length",
     "tokens_per_second": "tokens/s",
 }
 """What stands beside a bar, and how it is called there; a stage's progress.jsonl holds all its metrics."""

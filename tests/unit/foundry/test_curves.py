@@ -14,13 +14,16 @@ GRPO = {
     "reward": 0.5,
     "reward_std": 0.1,
     "kl": 0.002,
-    "completions/mean_length": 80.0,
-    "frac_reward_zero_std": 0.25,
+    "reward/tokens/mean": 80.0,
+    "groups_without_spread": 0.25,
+    "groups_redrawn": 0.5,
     "reward/retrieval/mean": 0.1,
     "reward/retrieval/std": 0.1,
     "reward/format/mean": 28.0,
-    "rollouts/staleness": 1.0,
-    "rollouts/missing": 0.0,
+    "staleness": 1.0,
+    "missing": 0.0,
+    "seconds/generate": 4.0,
+    "seconds/sync": 0.5,
 }
 
 
@@ -49,11 +52,12 @@ def test_grpo_shows_the_reward_its_parts_and_how_the_rollouts_went(progress):
         "grpo: reward": {"mean": {1: 0.5}, "standard deviation": {1: 0.1}},
         "grpo: KL to the reference model": {"KL": {1: 0.002}},
         "grpo: completion length in tokens": {"mean": {1: 80.0}},
-        "grpo: share of groups without spread": {"reward": {1: 0.25}},
+        "grpo: shares of groups": {"without spread": {1: 0.25}, "redrawn": {1: 0.5}},
+        "grpo: share of missing samples": {"missing": {1: 0.0}},
+        "grpo: staleness in optimizer steps": {"mean": {1: 1.0}},
+        "grpo: seconds of a step": {"generate": {1: 4.0}, "sync": {1: 0.5}},
         "grpo: terms of the reward": {"retrieval": {1: 0.1}},
         "grpo: points of the rubric": {"format": {1: 28.0}},
-        "grpo: staleness in optimizer steps": {"rollouts/staleness": {1: 1.0}},
-        "grpo: share of missing samples": {"rollouts/missing": {1: 0.0}},
     }
 
 

@@ -13,7 +13,7 @@ GRPO = {
     "reward": 0.5,
     "reward_std": 0.1,
     "kl": 0.002,
-    "completions/mean_length": 80.25,
+    "reward/tokens/mean": 80.25,
     "tokens_per_second": 412.34,
 }
 
