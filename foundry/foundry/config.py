@@ -89,6 +89,12 @@ def load_profile(name: str) -> Profile:
             f"{folder / 'grpo.yaml'}: lora.rank: {grpo.lora.rank}: the inference service takes adapters of rank "
             f"{inference.max_adapter_rank} at most. Raise max_adapter_rank in {folder / 'inference.yaml'}."
         )
+    if inference.policies == "adapter" and inference.max_adapters <= grpo.max_staleness:
+        raise ConfigError(
+            f"{folder / 'grpo.yaml'}: max_staleness: {grpo.max_staleness}: the inference service keeps "
+            f"{inference.max_adapters} adapters. Raise max_adapters in {folder / 'inference.yaml'} to "
+            f"{grpo.max_staleness + 1}."
+        )
     return Profile(
         name=name,
         folder=folder,

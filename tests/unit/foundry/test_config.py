@@ -53,3 +53,10 @@ def test_an_adapter_of_a_higher_rank_than_the_inference_service_takes_is_refused
     grpo.write_text(grpo.read_text().replace("rank: 4", "rank: 16"))
     with pytest.raises(ConfigError, match=r"grpo\.yaml: lora\.rank: 16: .* takes adapters of rank 8 at most"):
         load_profile("gpu")
+
+
+def test_as_many_adapters_as_rollouts_may_be_stale_have_to_fit(project: Path) -> None:
+    path = project / "configs/inference.yaml"
+    path.write_text(path.read_text() + "max_adapters: 1\n")
+    with pytest.raises(ConfigError, match=r"grpo\.yaml: max_staleness: 1: .* keeps 1 adapters\. .* to 2\."):
+        load_profile("gpu")
