@@ -186,11 +186,13 @@ def two_workers(tmp_path_factory, prepared: Path, write_config) -> Path:
     return output
 
 
+@pytest.mark.slow
 def test_two_workers_learn_what_one_learns(two_workers, unbroken):
     assert dict(losses(two_workers)) == pytest.approx(dict(losses(unbroken)), abs=0.1)
     assert losses(two_workers)[0][1] == pytest.approx(losses(unbroken)[0][1], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_workers_that_share_the_base_learn_what_others_learn_and_go_on_after_a_kill(
     tmp_path, prepared, write_config, two_workers, tiny_llama
 ):
