@@ -208,7 +208,14 @@ def test_a_failing_step_is_an_internal_error_and_leaves_nothing(
     assert service.files() == []
 
 
-@pytest.mark.parametrize("step", ["convert to bf16", "ask the bf16 file", "make visible"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        "convert to bf16",
+        pytest.param("ask the bf16 file", marks=pytest.mark.slow),
+        pytest.param("make visible", marks=pytest.mark.slow),
+    ],
+)
 def test_after_a_kill_in_the_middle_a_second_run_completes(
     service: PublisherProcess, client: PublishingClient, brief_llama: Path, step: str
 ) -> None:

@@ -223,7 +223,7 @@ def test_ray_train_is_told_every_metric(unbroken):
     assert told["step"] == STEPS
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_stops_training_and_ray(number, tmp_path, prepared, write_config):
     output = tmp_path / "sft"
     process = start(write_config(), prepared, output)
