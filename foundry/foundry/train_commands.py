@@ -15,6 +15,7 @@ app = typer.Typer(help="Run one training stage by itself.", no_args_is_help=True
 Profile = Annotated[str, typer.Option(help="cpu or gpu; chooses the config.")]
 Config = Annotated[Path | None, typer.Option(help="Config file; default: the profile's.")]
 Data = Annotated[Path, typer.Option(help="Folder that `foundry data prepare` wrote.")]
+Model = Annotated[Path, typer.Option(help="Merged SFT model folder.")]
 Output = Annotated[Path, typer.Option(help="Folder that receives the stage's files.")]
 
 
@@ -28,20 +29,19 @@ def sft(data: Data, output: Output, profile: Profile = "cpu", config: Config = N
 @app.command()
 def grpo(
     data: Data,
-    model: Annotated[Path, typer.Option(help="Merged SFT model folder.")],
+    model: Model,
     output: Output,
     profile: Profile = "cpu",
     config: Config = None,
 ) -> None:
     """Reinforcement learning on rewards. The reward and inference services must be up (`foundry serve`)."""
-    path = config or profile_folder(profile) / "grpo.yaml"
-    run_stage("grpo", output, "grpo", "--config", str(path), "--data", str(data), "--model", str(model))
+    _train_on("grpo", config or profile_folder(profile) / "grpo.yaml", data, model, output)
 
 
 @app.command()
 def rft(
     data: Data,
-    model: Annotated[Path, typer.Option(help="Merged SFT model folder.")],
+    model: Model,
     output: Output,
     profile: Profile = "cpu",
     config: Config = None,
@@ -51,13 +51,13 @@ def rft(
     The reward and inference services must be up (`foundry serve`), and the reward service must search the collections
     that the config names. Writes an adapter on the merged SFT model, and the rows it learnt from.
     """
-    _imitate("rft", data, model, output, profile, config)
+    _train_on("rft", config or profile_folder(profile) / "imitation.yaml", data, model, output)
 
 
 @app.command()
 def distill(
     data: Data,
-    model: Annotated[Path, typer.Option(help="Merged SFT model folder.")],
+    model: Model,
     output: Output,
     profile: Profile = "cpu",
     config: Config = None,
@@ -67,12 +67,12 @@ def distill(
     The reward and inference services must be up (`foundry serve`), and the reward service must search the collections
     that the config names. Writes an adapter on the merged SFT model, and the rows it learnt from.
     """
-    _imitate("distill", data, model, output, profile, config)
+    _train_on("distill", config or profile_folder(profile) / "imitation.yaml", data, model, output)
 
 
-def _imitate(way: str, data: Path, model: Path, output: Path, profile: str, config: Path | None) -> None:
-    path = config or profile_folder(profile) / "imitation.yaml"
-    run_stage(way, output, way, "--config", str(path), "--data", str(data), "--model", str(model))
+def _train_on(stage: str, config: Path, data: Path, model: Path, output: Path) -> None:
+    """Runs a stage that goes on from a merged model."""
+    run_stage(stage, output, stage, "--config", str(config), "--data", str(data), "--model", str(model))
 
 
 @app.command()

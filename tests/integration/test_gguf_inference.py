@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from qmd_rpc.channel import ServiceError
 from qmd_rpc.inference import Completion, InferenceClient, PolicyMismatch
 from qmd_schema.contract import QMD_DECODE, Decode, prompt_text
-from qmd_schema.expansion import KINDS
+from support.serving import assert_grammar_holds
 
 pytestmark = pytest.mark.slow
 
@@ -105,12 +105,7 @@ def test_a_seed_gives_the_same_answer_again(client: InferenceClient) -> None:
 
 
 def test_the_grammar_holds(client: InferenceClient) -> None:
-    heads = tuple(f"{kind}: " for kind in KINDS)
-    for samples in client.generate(PROMPTS, n=8, max_tokens=60):
-        for sample in samples:
-            *whole, last = sample.text.split("\n")
-            assert all(line.startswith(heads) and line.partition(": ")[2] for line in whole)
-            assert last.startswith(heads) or any(head.startswith(last) for head in heads)
+    assert_grammar_holds(client.generate(PROMPTS, n=8, max_tokens=60))
 
 
 def test_another_file_answers_after_it_was_loaded(client: InferenceClient, service: Service) -> None:

@@ -17,7 +17,6 @@ from inference_service.sampling import penalty_window, subtract_presence_penalty
 from qmd_rpc.channel import ServiceError
 from qmd_rpc.inference import InferenceClient, PolicyMismatch
 from qmd_schema.contract import QMD_DECODE, Decode, prompt_text
-from qmd_schema.expansion import KINDS
 from support.processes import all_ended, command_line, descendants, wait_until
 from support.serving import (
     PLAIN,
@@ -25,6 +24,7 @@ from support.serving import (
     TOLERANCE,
     Service,
     answering,
+    assert_grammar_holds,
     command,
     error_of_logprobs,
     logits_of,
@@ -79,12 +79,7 @@ def test_a_seed_gives_the_same_answer_again_and_each_sample_its_own(client: Infe
 
 
 def test_the_grammar_holds(client: InferenceClient) -> None:
-    heads = tuple(f"{kind}: " for kind in KINDS)
-    for samples in client.generate(PROMPTS, n=8, max_tokens=40):
-        for sample in samples:
-            *whole, last = sample.text.split("\n")
-            assert all(line.startswith(heads) and line.partition(": ")[2] for line in whole)
-            assert last.startswith(heads) or any(head.startswith(last) for head in heads)
+    assert_grammar_holds(client.generate(PROMPTS, n=8, max_tokens=40))
 
 
 def test_tokens_come_as_often_as_qmd_draws_them(

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from qmd_rpc.inference import POLICY_PATH, Completion
 from qmd_schema.contract import Decode, prompt_text
+from qmd_schema.expansion import KINDS
 
 PLAIN = Decode(temperature=1.0, top_k=0, top_p=1.0, presence_penalty=0.0)
 PROMPTS = [prompt_text(query, "<|im_start|>") for query in ("docker compose volumes", "rust async traits", "tea")]
@@ -64,6 +65,16 @@ def answering(service: Service) -> int:
     """The completions that the service has let in and not yet answered."""
     state: dict[str, int] = httpx.get(f"http://{service.address}{POLICY_PATH}", trust_env=False).json()
     return state["answering"]
+
+
+def assert_grammar_holds(answers: list[list[Completion]]) -> None:
+    """Every line of the answers is one of QMD's grammar, the last one perhaps only begun."""
+    heads = tuple(f"{kind}: " for kind in KINDS)
+    for samples in answers:
+        for sample in samples:
+            *whole, last = sample.text.split("\n")
+            assert all(line.startswith(heads) and line.partition(": ")[2] for line in whole)
+            assert last.startswith(heads) or any(head.startswith(last) for head in heads)
 
 
 def logits_of(

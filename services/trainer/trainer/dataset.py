@@ -178,9 +178,8 @@ def prepare(config: PrepareConfig, output: Path) -> None:
     bos, eos = bos_token(model), eos_token(model)
     parts = {"train": render_rows(train, bos, eos), "val": render_rows(validation, bos, eos)}
     with folder_written_atomically(output) as folder:
-        for name, rows in parts.items():
-            lines = (json.dumps(row._asdict(), ensure_ascii=False) + "\n" for row in rows)
-            (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+        for part, rows in parts.items():
+            write_rows(folder, part, rows)
         write_manifest(
             folder,
             "prepare",
@@ -208,6 +207,12 @@ def eos_token(model: Path) -> str:
     if not text:
         raise ArtifactError(f"{model}/tokenizer_config.json: no eos_token; every answer is trained to end in it.")
     return str(text)
+
+
+def write_rows(data: Path, part: str, rows: Iterable[Row]) -> None:
+    """Writes the rows that `load_rows` reads."""
+    lines = (json.dumps(row._asdict(), ensure_ascii=False) + "\n" for row in rows)
+    (data / f"{part}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 def load_rows(data: Path, part: str) -> list[Row]:

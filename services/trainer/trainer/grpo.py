@@ -3,18 +3,15 @@
 import logging
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from qmd_rpc.inference import InferenceClient
-from qmd_rpc.reward import RewardClient
 from qmd_schema.artifacts import read_manifest, sha256_file, sha256_folder, write_manifest
 from trainer.base_models import resolve_model
 from trainer.config import GrpoConfig
 from trainer.grpo_queries import check_searched, load_training_queries
 from trainer.launch import claim, train_on_ray
+from trainer.services import open_services
 from trainer.sft import (
     PACKAGES,
     final_figures,
@@ -25,9 +22,6 @@ from trainer.sft import (
     trainer_settings,
 )
 from trainer.tracking import check_trackers
-
-READY_SECONDS = 60.0
-"""Time the services may take to answer when the stage, or a worker that replaces a lost one, starts."""
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +43,7 @@ def run_grpo(config: GrpoConfig, data: Path, model: str, output: Path) -> None:
     inputs = {"model": sha256_folder(folder), "train": sha256_file(data / "train.jsonl")} | {
         str(collection.path): sha256_file(collection.path / "queries.jsonl") for collection in config.collections
     }
-    with _services(config) as (_, reward):
+    with open_services(config) as (_, reward):
         check_searched(config.collections, reward)
         claim(output, config, inputs)
     arguments = {"config": config, "data": data.resolve(), "model": folder}
@@ -68,20 +62,8 @@ def run_grpo(config: GrpoConfig, data: Path, model: str, output: Path) -> None:
 
 def grpo_loop(config: GrpoConfig, data: Path, model: Path, folder: Path) -> None:
     """One worker's part. model: merged SFT folder; folder: the stage's, which all workers share."""
-    with _services(config) as (inference, reward):
+    with open_services(config) as (inference, reward):
         fit(build_trainer(config, data, model, folder, inference, reward), folder)
-
-
-@contextmanager
-def _services(config: GrpoConfig) -> Iterator[tuple[InferenceClient, RewardClient]]:
-    """Clients of both services, once they answer."""
-    with (
-        InferenceClient(config.inference, config.generation_seconds) as inference,
-        RewardClient(config.reward, config.reward_seconds) as reward,
-    ):
-        reward.wait_ready(READY_SECONDS)
-        inference.wait_ready(READY_SECONDS)
-        yield inference, reward
 
 
 def build_trainer(config: GrpoConfig, data: Path, model: Path, folder: Path, inference: Any, reward: Any) -> Any:

@@ -1,6 +1,5 @@
 """Fine-tuning on what the search gains most from: `rft` on a model's own best answers, `distill` on better ones."""
 
-import json
 import logging
 import random
 import statistics
@@ -19,16 +18,16 @@ from qmd_schema.expansion import Expansion, Kind, Line, keeps_rules, parse, rend
 from qmd_search.collections import load_documents
 from trainer.base_models import resolve_model
 from trainer.config import ImitationConfig, SftConfig
-from trainer.dataset import Row, eos_token, load_rows
+from trainer.dataset import Row, eos_token, load_rows, write_rows
 from trainer.grpo_queries import TrainingQuery, check_searched, load_judged_queries
 from trainer.launch import PROGRESS_NAME, record_progress
 from trainer.lex_teacher import Lesson, Lines, Rarity, teach
+from trainer.services import open_services
 from trainer.sft import run_sft
 
 Way = Literal["rft", "distill"]
 
 TARGETS_NAME = "targets"
-READY_SECONDS = 60.0
 COMPOSED_KINDS: tuple[Kind, ...] = ("hyde", "vec")
 """Of which a composed answer has one sampled line each."""
 
@@ -82,13 +81,8 @@ def _write_targets(way: Way, config: ImitationConfig, data: Path, model: Path, f
     queries = load_judged_queries(config.collections, config.prepare, model)
     draw = random.Random(config.seed)
     queries = draw.sample(queries, min(len(queries), config.queries or len(queries)))
-    with (
-        InferenceClient(config.inference, config.generation_seconds) as inference,
-        RewardClient(config.reward, config.reward_seconds) as reward,
-    ):
-        reward.wait_ready(READY_SECONDS)
+    with open_services(config) as (inference, reward):
         check_searched(config.collections, reward)
-        inference.wait_ready(READY_SECONDS)
         search = Search(reward, on_progress)
         answered = ask(config, inference, queries, model, on_progress)
         targets = best_answers(answered, search, config) if way == "rft" else composed(answered, search, config)
@@ -102,9 +96,8 @@ def _write_targets(way: Way, config: ImitationConfig, data: Path, model: Path, f
     train = rows[held_out:] + rehearsed
     draw.shuffle(train)
     with folder_written_atomically(folder) as target:
-        for name, part in (("train", train), ("val", rows[:held_out])):
-            lines = (json.dumps(row._asdict(), ensure_ascii=False) + "\n" for row in part)
-            (target / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+        write_rows(target, "train", train)
+        write_rows(target, "val", rows[:held_out])
         write_manifest(
             target,
             way,
