@@ -8,17 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from qmd_rpc.channel import ServiceError
-from qmd_rpc.inference import Completion, InferenceClient, PolicyMismatch
-from qmd_schema.contract import QMD_DECODE, Decode, prompt_text
-from support.serving import assert_grammar_holds
+from qmd_rpc.inference import InferenceClient, PolicyMismatch
+from qmd_schema.contract import QMD_DECODE, prompt_text
+from support.serving import PLAIN, PROMPTS, assert_grammar_holds, error_of_logprobs
 
 pytestmark = pytest.mark.slow
 
-PLAIN = Decode(temperature=1.0, top_k=0, top_p=1.0, presence_penalty=0.0)
-PROMPTS = [prompt_text(query, "<|im_start|>") for query in ("docker compose volumes", "rust async traits", "tea")]
 TOLERANCE = 0.01
 """In nats, mean over tokens: llama.cpp keeps keys and values in half precision."""
 
@@ -66,29 +64,23 @@ def client(service: Service) -> Iterator[InferenceClient]:
         yield connected
 
 
-def error_of_logprobs(folder: Path, answers: list[list[Completion]]) -> float:
-    """How far the answers' log-probabilities are from those of transformers, mean over all tokens."""
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    errors = []
-    for prompt, samples in zip(PROMPTS, answers, strict=True):
-        prompt_ids = tokenizer.encode(prompt, add_special_tokens=False)
-        for sample in samples:
-            with torch.no_grad():
-                logits = model(torch.tensor([prompt_ids + sample.token_ids])).logits[0, len(prompt_ids) - 1 : -1]
-            own = logits.log_softmax(-1).gather(1, torch.tensor(sample.token_ids)[:, None]).squeeze(1)
-            errors.append((own - torch.tensor(sample.logprobs)).abs())
-    return torch.cat(errors).mean().item()
+@pytest.fixture(scope="module")
+def tokenizer(service: Service) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(service.folders[0])
 
 
-def test_its_logprobs_are_those_of_the_model(client: InferenceClient, service: Service) -> None:
+def test_its_logprobs_are_those_of_the_model(
+    client: InferenceClient, service: Service, tokenizer: PreTrainedTokenizerBase
+) -> None:
     for decode, grammar in ((PLAIN, False), (QMD_DECODE, True)):
         answers = client.generate(PROMPTS, n=4, decode=decode, grammar=grammar, max_tokens=24, logprobs=True, seed=1)
-        assert error_of_logprobs(service.folders[0], answers) < TOLERANCE
-        assert error_of_logprobs(service.folders[1], answers) > 1
+        assert error_of_logprobs(service.folders[0], answers, tokenizer) < TOLERANCE
+        assert error_of_logprobs(service.folders[1], answers, tokenizer) > 1
 
 
-def test_every_prompt_gets_its_own_samples_in_order(client: InferenceClient, service: Service) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(service.folders[0])
+def test_every_prompt_gets_its_own_samples_in_order(
+    client: InferenceClient, tokenizer: PreTrainedTokenizerBase
+) -> None:
     finished: list[int] = []
     answers = client.generate(PROMPTS * 20, n=2, max_tokens=12, seed=0, on_done=finished.append)
     assert finished == list(range(1, 61))
@@ -108,11 +100,13 @@ def test_the_grammar_holds(client: InferenceClient) -> None:
     assert_grammar_holds(client.generate(PROMPTS, n=8, max_tokens=60))
 
 
-def test_another_file_answers_after_it_was_loaded(client: InferenceClient, service: Service) -> None:
+def test_another_file_answers_after_it_was_loaded(
+    client: InferenceClient, service: Service, tokenizer: PreTrainedTokenizerBase
+) -> None:
     assert client.policy() == "base"
     client.load_policy("second", service.file(1))
     answers = client.generate(PROMPTS, n=2, decode=PLAIN, max_tokens=12, logprobs=True, policy="second")
-    assert error_of_logprobs(service.folders[1], answers) < TOLERANCE
+    assert error_of_logprobs(service.folders[1], answers, tokenizer) < TOLERANCE
     with pytest.raises(PolicyMismatch, match="policy base is not loaded, only second"):
         client.generate(PROMPTS, policy="base")
 

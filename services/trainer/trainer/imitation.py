@@ -194,7 +194,6 @@ def composed(answered: Sequence[Answered], search: Search, config: ImitationConf
     worth = [{line: next(alone) for line in lines} for lines in others]
     best = [tuple(line for kind in COMPOSED_KINDS for line in _best(own, kind)) for own in worth]
     rarities = {each.name: Rarity(load_documents(each.path).documents) for each in config.collections}
-    of_query = {each.query.query: each.query for each in taught}
     lessons = [
         Lesson(each.query.query, list(dict.fromkeys([(), chosen, *own])))
         for each, chosen, own in zip(taught, best, samples, strict=True)
@@ -202,7 +201,7 @@ def composed(answered: Sequence[Answered], search: Search, config: ImitationConf
     lex = teach(
         lessons,
         [rarities[each.query.collection or ""] for each in taught],
-        lambda tried: search.gains([(of_query[query], lines) for query, lines in tried], "lex lines"),
+        lambda tried: search.gains([(taught[number].query, lines) for number, lines in tried], "lex lines"),
         config.gain_cap,
         config.rarity_weight,
     )

@@ -17,8 +17,8 @@ MOST_WORDS = 5
 LINES = 2
 
 Lines = tuple[Line, ...]
-Measure = Callable[[Sequence[tuple[str, Lines]]], Sequence[float]]
-"""Gains over no expansion, in nDCG@10, of searches for judged queries with the lines given."""
+Measure = Callable[[Sequence[tuple[int, Lines]]], Sequence[float]]
+"""Gains over no expansion, in nDCG@10, of searches for the judged queries of numbered lessons with the lines given."""
 
 
 class Rarity:
@@ -96,10 +96,7 @@ def _added(
         for line in (None, *candidates[number])
     ]
     gains = measure(
-        [
-            (lessons[number].query, (*chosen[number], *([line] if line else []), *context))
-            for number, context, line in places
-        ]
+        [(number, (*chosen[number], *([line] if line else []), *context)) for number, context, line in places]
     )
     added: list[dict[Line, list[float]]] = [{} for _ in lessons]
     without = 0.0

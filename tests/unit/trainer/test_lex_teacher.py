@@ -26,8 +26,8 @@ def lex(text: str) -> Line:
 def taught(worth: dict[str, float], contexts: Sequence[Lines] = ((),), rarity_weight: float = 0.0) -> Lines:
     """What is taught where a search gains the sum of what its lex lines are worth, by text."""
 
-    def measure(asked: Sequence[tuple[str, Lines]]) -> list[float]:
-        assert all(query == QUERY for query, _ in asked)
+    def measure(asked: Sequence[tuple[int, Lines]]) -> list[float]:
+        assert all(lesson == 0 for lesson, _ in asked)
         return [sum(worth.get(line.text, 0.0) for line in lines) for _, lines in asked]
 
     return teach([Lesson(QUERY, contexts)], [RARITY], measure, 1.0, rarity_weight)[0]
@@ -43,9 +43,18 @@ def test_the_line_that_gains_most_is_first_and_the_next_begins_with_another_word
     assert taught(worth) == (lex("bracket shelf"), lex("oak shelf"))
 
 
+def test_lessons_of_the_same_query_are_measured_each_by_itself():
+    def measure(asked: Sequence[tuple[int, Lines]]) -> list[float]:
+        telling = (lex("bracket"), lex("shelf"))
+        return [0.5 * (telling[lesson] in lines) for lesson, lines in asked]
+
+    first, second = teach([Lesson(QUERY, [()])] * 2, [RARITY] * 2, measure, 1.0, 0.0)
+    assert first[0] == lex("bracket") and second[0] == lex("shelf")
+
+
 def test_above_the_cap_a_gain_does_not_count():
     def first(gain_cap: float) -> Line:
-        def measure(asked: Sequence[tuple[str, Lines]]) -> list[float]:
+        def measure(asked: Sequence[tuple[int, Lines]]) -> list[float]:
             return [0.9 * (lex("shelf") in lines) + 0.2 * (lex("bracket") in lines) for _, lines in asked]
 
         return teach([Lesson(QUERY, [()])], [RARITY], measure, gain_cap, 0.1)[0][0]
@@ -54,7 +63,7 @@ def test_above_the_cap_a_gain_does_not_count():
 
 
 def test_a_line_that_takes_something_away_beside_other_lines_is_luck():
-    def measure(asked: Sequence[tuple[str, Lines]]) -> list[float]:
+    def measure(asked: Sequence[tuple[int, Lines]]) -> list[float]:
         return [0.4 * (lex("bracket") in lines) - 0.5 * (len(lines) > 1) for _, lines in asked]
 
     assert teach([Lesson(QUERY, [()])], [RARITY], measure, 1.0, 0.0) == [(lex("bracket"),)]
@@ -71,7 +80,7 @@ def test_lines_are_of_the_querys_own_words_that_the_collection_holds(words: list
     query = " ".join(words)
     seen: list[Line] = []
 
-    def measure(asked: Sequence[tuple[str, Lines]]) -> list[float]:
+    def measure(asked: Sequence[tuple[int, Lines]]) -> list[float]:
         seen.extend(line for _, lines in asked for line in lines)
         return [0.0] * len(asked)
 
