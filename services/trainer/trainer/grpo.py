@@ -3,13 +3,14 @@
 import logging
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from qmd_schema.artifacts import read_manifest, sha256_file, sha256_folder, write_manifest
 from trainer.base_models import resolve_model
 from trainer.config import GrpoConfig
-from trainer.grpo_queries import check_searched, load_training_queries
+from trainer.grpo_queries import TrainingQuery, check_searched, load_training_queries
 from trainer.launch import claim, train_on_ray
 from trainer.services import open_services
 from trainer.sft import (
@@ -39,14 +40,14 @@ def run_grpo(config: GrpoConfig, data: Path, model: str, output: Path) -> None:
     started = time.monotonic()
     check_trackers(config.trackers)
     folder = resolve_model(model)
-    load_training_queries(config, data, folder)
+    queries = load_training_queries(config, data, folder)
     inputs = {"model": sha256_folder(folder), "train": sha256_file(data / "train.jsonl")} | {
         str(collection.path): sha256_file(collection.path / "queries.jsonl") for collection in config.collections
     }
     with open_services(config) as (_, reward):
         check_searched(config.collections, reward)
         claim(output, config, inputs)
-    arguments = {"config": config, "data": data.resolve(), "model": folder}
+    arguments = {"config": config, "queries": queries, "model": folder}
     train_on_ray(grpo_loop, arguments, config.ray, output.resolve())
     write_manifest(
         output,
@@ -60,13 +61,15 @@ def run_grpo(config: GrpoConfig, data: Path, model: str, output: Path) -> None:
     )
 
 
-def grpo_loop(config: GrpoConfig, data: Path, model: Path, folder: Path) -> None:
+def grpo_loop(config: GrpoConfig, queries: Sequence[TrainingQuery], model: Path, folder: Path) -> None:
     """One worker's part. model: merged SFT folder; folder: the stage's, which all workers share."""
     with open_services(config) as (inference, reward):
-        fit(build_trainer(config, data, model, folder, inference, reward), folder)
+        fit(build_trainer(config, queries, model, folder, inference, reward), folder)
 
 
-def build_trainer(config: GrpoConfig, data: Path, model: Path, folder: Path, inference: Any, reward: Any) -> Any:
+def build_trainer(
+    config: GrpoConfig, queries: Sequence[TrainingQuery], model: Path, folder: Path, inference: Any, reward: Any
+) -> Any:
     """The GRPOTrainer whose sampler is the inference service and whose reward is the reward service's."""
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
     from datasets import Dataset
@@ -80,7 +83,7 @@ def build_trainer(config: GrpoConfig, data: Path, model: Path, folder: Path, inf
 
     completions = config.queries * config.generations
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
-    sampler = PolicySampler(config, inference, reward, tokenizer, load_training_queries(config, data, model))
+    sampler = PolicySampler(config, inference, reward, tokenizer, queries)
     accumulation = completions // (config.rows_per_forward * config.ray.workers)
     trainer = GRPOTrainer(
         model=load_base(model, config.ray),

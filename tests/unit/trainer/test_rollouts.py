@@ -1,6 +1,5 @@
 """Rollouts as TRL asks for them, with completions that the trainer's own model writes in this process."""
 
-import json
 import math
 import random
 from collections import Counter
@@ -15,8 +14,8 @@ from qmd_rpc.inference import Completion
 from qmd_rpc.v1 import reward_pb2
 from qmd_schema.contract import prompt_text
 from trainer.config import GrpoConfig, LoraSettings, RaySettings
-from trainer.dataset import Row
 from trainer.grpo import build_trainer
+from trainer.grpo_queries import TrainingQuery
 from trainer.launch import StageFailedError
 
 GENERATIONS = 4
@@ -112,10 +111,9 @@ def build(tiny_llama: Path, config: GrpoConfig, tmp_path_factory):
 
     def make(sampler: LocalSampler, reward: CharacterReward | None = None, **changes):
         folder = tmp_path_factory.mktemp("grpo")
-        rows = [Row(query, "short", prompt_text(query, "<|im_start|>"), "hyde: x\n<|im_end|>") for query in QUERIES]
-        (folder / "train.jsonl").write_text("".join(json.dumps(row._asdict()) + "\n" for row in rows))
+        queries = [TrainingQuery(prompt_text(query, "<|im_start|>"), query) for query in QUERIES]
         changed = config.model_copy(update=changes)
-        trainer = build_trainer(changed, folder, tiny_llama, folder, sampler, reward or CharacterReward())
+        trainer = build_trainer(changed, queries, tiny_llama, folder, sampler, reward or CharacterReward())
         trainer.args.save_strategy = "no"
         return trainer
 
