@@ -83,6 +83,17 @@ def load_profile(name: str) -> Profile:
             f"{folder / 'grpo.yaml'}: collections: the reward service does not search {', '.join(unsearched)}. "
             f"Name them in {folder / 'reward.yaml'} under `collections` as well, each with its `path`."
         )
+    prepare = load_config(folder / "prepare.yaml", PrepareConfig)
+    evaluator = load_config(folder / "evaluator.yaml", EvaluatorConfig)
+    seen, judged = prepare.evals.resolve() / "queries.jsonl", prepare.evals.resolve() / "collections"
+    unseen = [str(each.path) for each in evaluator.collections if each.path.parent.resolve() != judged]
+    if evaluator.queries.resolve() != seen:
+        unseen.append(str(evaluator.queries))
+    if unseen:
+        raise ConfigError(
+            f"{folder / 'evaluator.yaml'}: queries, collections: {', '.join(unseen)}: training data is not checked for "
+            f"queries there. Move or link them to {seen} and into {judged}."
+        )
     inference = load_config(folder / "inference.yaml", InferenceServiceConfig)
     if inference.policies == "adapter" and inference.max_adapter_rank < grpo.lora.rank:
         raise ConfigError(
@@ -99,9 +110,9 @@ def load_profile(name: str) -> Profile:
         name=name,
         folder=folder,
         pipeline=load_config(folder / "pipeline.yaml", PipelineConfig),
-        prepare=load_config(folder / "prepare.yaml", PrepareConfig),
+        prepare=prepare,
         reward=reward,
         inference=inference,
-        evaluator=load_config(folder / "evaluator.yaml", EvaluatorConfig),
+        evaluator=evaluator,
         publisher=load_config(folder / "publisher.yaml", PublisherConfig),
     )

@@ -45,6 +45,25 @@ def test_a_collection_to_train_on_has_to_be_searched_by_the_reward_service(proje
     load_profile("cpu")
 
 
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [({"collections": [{"path": "my-notes"}]}, "my-notes"), ({"queries": "mine.jsonl"}, r"mine\.jsonl")],
+)
+def test_queries_to_judge_on_have_to_be_where_training_data_is_checked_for_them(
+    project: Path, values: dict[str, object], named: str
+) -> None:
+    path = project / "configs/cpu/evaluator.yaml"
+    before = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(before | values))
+    with pytest.raises(ConfigError, match=rf"evaluator\.yaml: queries, collections: {named}: training data is not"):
+        load_profile("cpu")
+    (project / "my-notes").mkdir()
+    (project / "evals/collections").mkdir(parents=True)
+    (project / "evals/collections/my-notes").symlink_to(project / "my-notes")
+    path.write_text(yaml.safe_dump(before | {"collections": [{"path": "evals/collections/my-notes"}]}))
+    load_profile("cpu")
+
+
 def test_an_adapter_of_a_higher_rank_than_the_inference_service_takes_is_refused(project: Path) -> None:
     path = project / "configs/inference.yaml"
     path.write_text(path.read_text() + "max_adapter_rank: 8\n")
