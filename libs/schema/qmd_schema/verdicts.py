@@ -59,6 +59,9 @@ class Verdict(StrictModel):
     reference_kind: Literal["deployed", "base"] = Field(description="What the candidate was compared with.")
     reference: ModelIdentity
     gains: dict[str, Interval] = Field(description="Gains in nDCG@10 by name: over the reference, by collection, …")
+    slices: dict[str, Interval] = Field(
+        default={}, description="Changes of the rubric score (0 to 1) against the reference, by slice."
+    )
     p_value: float = Field(description="Sign-flip permutation test of the primary gain, one-sided.")
     minimum_effect: float
     queries_to_decide: int | None = Field(description="Queries that would decide an inconclusive comparison.")

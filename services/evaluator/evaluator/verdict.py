@@ -48,6 +48,7 @@ def make_verdict(
         reference_kind="base" if reference.revision is None else "deployed",
         reference=reference,
         gains=decision.gains,
+        slices=decision.slices,
         p_value=decision.p_value,
         minimum_effect=config.gate.minimum_effect,
         queries_to_decide=decision.queries_to_decide,

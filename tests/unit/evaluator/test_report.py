@@ -149,6 +149,12 @@ def test_a_verdict_of_a_base_model_has_no_revision(rendered, tiny_config, eval_s
     assert rendered.signed.verdict.reference_kind == "deployed"
 
 
+def test_the_verdict_holds_the_interval_of_every_collection_and_slice(rendered):
+    verdict = rendered.signed.verdict
+    assert verdict.gains == rendered.decision.gains
+    assert verdict.slices == rendered.decision.slices and verdict.slices.keys() == {"short", "named_entity", "only"}
+
+
 PROBE = """
 <iframe style="width:{width}px;height:900px;border:0" srcdoc="{page}"></iframe><pre></pre>
 <script>
