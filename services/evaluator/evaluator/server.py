@@ -126,9 +126,9 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
                 yield progress
             yield await running
         except (UserError, ServiceError, IncompleteError, OSError, sqlite3.Error) as error:
-            code = _status(error)
-            logger.error("%s: %s", code.name, error)
-            await context.abort(code, str(error))
+            code, problem = _status(error), _describe(error)
+            logger.error("%s: %s", code.name, problem)
+            await context.abort(code, problem)
         finally:
             called_off.set()
 
@@ -140,6 +140,15 @@ def _status(error: Exception) -> grpc.StatusCode:
         # Not UNAVAILABLE where the inference service is away: that would say that this service is.
         return grpc.StatusCode.FAILED_PRECONDITION
     return grpc.StatusCode.INTERNAL
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, (OSError, sqlite3.Error)):
+        return (
+            f"{error}: the evaluator could not keep what it measures. Make room, or make writable, where its `store`, "
+            "its `search_cache` and the folder for the verdict are; the same call then goes on where it was."
+        )
+    return str(error)
 
 
 async def _check_paths(context: grpc.aio.ServicerContext, **paths: str) -> None:
