@@ -17,7 +17,16 @@ from qmd_rpc.channel import ServiceError
 from qmd_rpc.evaluation import EvaluationClient
 from qmd_rpc.v1.evaluation_pb2 import Progress
 from qmd_schema.verdicts import SignedVerdict, load_signing_key, public_key_hex, read_signed_verdict, verify
-from support.evaluation import ANSWERS, QUERIES, EvaluatorProcess, pick_port, save_model, write_eval_set
+from support.evaluation import (
+    ANSWERS,
+    QUERIES,
+    EvaluatorProcess,
+    GgufInferenceProcess,
+    convert_to_gguf,
+    pick_port,
+    save_model,
+    write_eval_set,
+)
 
 
 @pytest.fixture(scope="module")
@@ -198,3 +207,25 @@ def test_a_second_evaluation_is_refused_while_one_runs_and_a_stop_ends_that_with
         client.compare(models["newcomer"], models["base"], "r1", folder / "stopped", interfere)
     assert time.monotonic() - began[0] < 15
     assert not (folder / "stopped").exists()
+
+
+def test_both_engines_answer_the_same_from_the_same_weights_and_the_report_says_so(
+    root, service, client, inference, models, tmp_path
+):
+    file = convert_to_gguf(models["candidate"])
+    llama = GgufInferenceProcess(root, file, pick_port())
+    llama.start()
+    try:
+        service.start(inference, gguf_inference_address=llama.address)
+        client.compare(models["candidate"], file, "r1", tmp_path / "out")
+    finally:
+        llama.kill()
+    answers: dict[str, dict[tuple[str, int, bool], str]] = {"candidate": {}, "reference": {}}
+    for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines():
+        sample = json.loads(line)
+        answers[sample["side"]][sample["key"], sample["seed"], sample["grammar"]] = sample["answer"]
+    assert answers["candidate"] == answers["reference"]
+    assert len(answers["candidate"]) == ANSWERS + len(QUERIES) and len(set(answers["candidate"].values())) > 5
+    report = (tmp_path / "out" / "report.html").read_text()
+    engines = report.split("<h3>vLLM against llama.cpp</h3>")[1].split("</table>")[0]
+    assert engines.count('<td class="yes">yes</td>') == 2
