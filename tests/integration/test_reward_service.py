@@ -206,6 +206,29 @@ def test_a_full_queue_turns_further_calls_away_and_tells_prometheus(tmp_path: Pa
     assert "process_resident_memory_bytes" in text
 
 
+def test_calls_that_together_are_too_long_are_turned_away_until_others_have_ended(
+    tmp_path: Path, free_port: FreePort
+) -> None:
+    requests = [reward_pb2.ScoreRequest(query=query, expansion=text) for query, text in SLOW_BATCH]
+    batch = reward_pb2.ScoreBatchRequest(requests=requests)
+    config = {"server": {"max_message_bytes": batch.ByteSize()}}
+    with (
+        running(tmp_path, free_port(), config) as (service, client),
+        grpc.insecure_channel(service.address) as channel,
+    ):
+        stub = reward_pb2_grpc.RewardServiceStub(channel)
+        calls = [stub.ScoreBatch.future(batch) for _ in range(6)]
+        wait_until(lambda: sum(call.done() for call in calls) == 2, 10)
+        for call in calls:
+            if call.done():
+                assert (
+                    call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "bytes are waiting already" in call.details()
+                )
+            call.cancel()
+        wait_until(lambda: len(service.lines()) >= 6 and client.score(*CASE_PAIRS[0]).total > 0, 10)
+        assert len(client.score_batch(SLOW_BATCH)) == len(SLOW_BATCH)
+
+
 def test_a_call_ends_at_its_deadline_and_its_work_ends_with_it(client: RewardClient, service: RewardProcess) -> None:
     with RewardClient(service.address, deadline=0.3) as hasty:
         error = refusal(lambda: hasty.score_batch([SLOW_PAIR] * 4_096))

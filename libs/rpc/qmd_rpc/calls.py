@@ -27,6 +27,8 @@ _HEALTH = "/grpc.health."
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _REQUEST_SECONDS = 30.0
 """Time that a call with one request has to send it."""
+_LONGEST_HELD = 4
+"""Calls that may run or wait at a time when the requests of all are the longest allowed; of shorter ones, more may."""
 
 _observe_batch: ContextVar[Callable[[float], None]] = ContextVar("observe_batch")
 
@@ -43,12 +45,19 @@ def report_batch(size: int) -> None:
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every call but health checks, which are always answered."""
 
-    def __init__(self, metrics: ServerMetrics, most_in_flight: int, tokens: TokenCheck | None) -> None:
-        """most_in_flight: calls that may run or wait at the same time; further ones are turned away."""
+    def __init__(
+        self, metrics: ServerMetrics, most_in_flight: int, max_message_bytes: int, tokens: TokenCheck | None
+    ) -> None:
+        """most_in_flight: calls that may run or wait at the same time; further ones are turned away.
+
+        max_message_bytes: of one request; `_LONGEST_HELD` times as much may run or wait, streams left out.
+        """
         self._metrics = metrics
         self._most_in_flight = most_in_flight
+        self._most_bytes = _LONGEST_HELD * max_message_bytes
         self._tokens = tokens
         self._in_flight = 0
+        self._bytes = 0
         self.is_ready = False
         self.idle = asyncio.Event()
         self.idle.set()
@@ -80,20 +89,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _observed(self, handler: Handler, method: str) -> Handler:
         # All requests count as streams: so a call is counted from its beginning, and is read here.
         async def respond(requests: AsyncIterator[bytes], context: Context) -> Any:
-            async with self._call(method, context):
-                if handler.request_streaming:
-                    return await handler.stream_unary(_read_all(requests, handler), context)
-                return await handler.unary_unary(await _read_one(requests, handler), context)
+            answer = handler.stream_unary if handler.request_streaming else handler.unary_unary
+            async with self._call(method, context), self._request(requests, handler, context) as request:
+                return await answer(request, context)
 
         async def respond_with_stream(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
-            async with self._call(method, context):
-                if handler.request_streaming:
-                    responses = handler.stream_stream(_read_all(requests, handler), context)
-                else:
-                    responses = handler.unary_stream(await _read_one(requests, handler), context)
-                async with aclosing(responses):
-                    async for response in responses:
-                        yield response
+            answer = handler.stream_stream if handler.request_streaming else handler.unary_stream
+            async with (
+                self._call(method, context),
+                self._request(requests, handler, context) as request,
+                aclosing(answer(request, context)) as responses,
+            ):
+                async for response in responses:
+                    yield response
 
         if handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(
@@ -137,6 +145,26 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 fields["details"] = context.details()
             logger.info("call", extra={"fields": fields})
 
+    @asynccontextmanager
+    async def _request(self, requests: AsyncIterator[bytes], handler: Handler, context: Context) -> AsyncIterator[Any]:
+        """What the handler is given: an iterator of requests, or the one, which counts while the call runs."""
+        if handler.request_streaming:
+            yield _read_all(requests, handler)
+            return
+        data = await _read_one(requests)
+        size = len(data)
+        if self._bytes + size > self._most_bytes:
+            self._metrics.rejections.labels("memory_full").inc()
+            problem = f"requests of {self._bytes:,} bytes are waiting already; try again later"
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, problem)
+        request = _decode(data, handler)
+        del data  # it is as large as the request, and the call may run long
+        self._bytes += size
+        try:
+            yield request
+        finally:
+            self._bytes -= size
+
     def _count(self, change: int) -> None:
         self._in_flight += change
         self._metrics.in_flight.set(self._in_flight)
@@ -146,13 +174,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self.idle.set()
 
 
-async def _read_one(requests: AsyncIterator[bytes], handler: Handler) -> Any:
+async def _read_one(requests: AsyncIterator[bytes]) -> bytes:
     try:
         async with asyncio.timeout(_REQUEST_SECONDS):
-            data = await anext(requests)
+            return await anext(requests)
     except (TimeoutError, StopAsyncIteration):
         raise RequestError(f"message: did not come within {_REQUEST_SECONDS:g} s") from None
-    return _decode(data, handler)
 
 
 async def _read_all(requests: AsyncIterator[bytes], handler: Handler) -> AsyncIterator[Any]:

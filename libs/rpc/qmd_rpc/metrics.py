@@ -25,7 +25,7 @@ class ServerMetrics:
             "foundry_batch_size", "Items handled in one go.", ["method"], registry=self.registry, buckets=_SIZES
         )
         self.in_flight = Gauge("foundry_requests_in_flight", "Calls that run or wait.", registry=self.registry)
-        self.rejections = Counter("foundry_rejections", "Calls turned away unread.", ["reason"], registry=self.registry)
+        self.rejections = Counter("foundry_rejections", "Calls turned away.", ["reason"], registry=self.registry)
 
     def serve(self, port: int) -> tuple[HTTPServer, threading.Thread]:
         """Answers `GET /metrics` on loopback until the server it returns is shut down. Raises UserError for a port."""

@@ -44,7 +44,10 @@ class ServerConfig(StrictModel):
     )
     insecure: bool = Field(False, description="Allows a public address without `tls` and `tokens`; so does --insecure.")
     max_message_bytes: int = Field(
-        16 * 2**20, ge=1024, description="Longest request accepted, in bytes, so that one call cannot fill the memory."
+        16 * 2**20,
+        ge=1024,
+        description="Longest request accepted, in bytes, so that one call cannot fill the memory. Running and waiting "
+        "calls together hold four times as much; further ones end with RESOURCE_EXHAUSTED.",
     )
     max_in_flight: int = Field(
         256, ge=1, description="Calls that may run or wait at a time; further ones end with RESOURCE_EXHAUSTED."
@@ -82,9 +85,8 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     metrics = ServerMetrics()
-    calls = CallInterceptor(
-        metrics, config.max_in_flight, TokenCheck(read_tokens(config.tokens)) if config.tokens else None
-    )
+    tokens = TokenCheck(read_tokens(config.tokens)) if config.tokens else None
+    calls = CallInterceptor(metrics, config.max_in_flight, config.max_message_bytes, tokens)
     server = grpc.aio.server(interceptors=[calls], options=_options(config))
     port = _bind(server, config)
     register(server)
