@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 _TOGETHER = 32
 """Jobs handed over at most, so that those which come meanwhile do not wait long."""
+_LINES_TOGETHER = 256
+"""Lines from which on no further job is added to them: more than so many jobs of usual length have."""
 
 
 class Job(NamedTuple):
@@ -44,10 +46,12 @@ class RetrievalQueue:
     async def _run(self) -> None:
         while self._waiting:
             together: list[tuple[Job, asyncio.Future[Answer]]] = []
-            while self._waiting and len(together) < _TOGETHER:
+            lines = 0
+            while self._waiting and len(together) < _TOGETHER and lines < _LINES_TOGETHER:
                 job, future = self._waiting.popleft()
                 if not future.done():  # as it is where the caller has gone
                     together.append((job, future))
+                    lines += job.expansion.count("\n") + 1
             try:
                 answers = await self._work([job for job, _ in together])
             except Exception as error:

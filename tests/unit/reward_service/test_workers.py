@@ -79,6 +79,21 @@ def test_jobs_that_come_while_the_worker_is_busy_are_done_together_in_order() ->
     assert sum(together) == 40 and len(together) <= 3
 
 
+def test_long_jobs_are_done_a_few_together_so_that_others_do_not_wait_for_all_of_them() -> None:
+    together: list[int] = []
+
+    async def work(jobs: list[Job]) -> list[Answer]:
+        together.append(len(jobs))
+        return [b"" for _ in jobs]
+
+    async def run() -> None:
+        queue = RetrievalQueue(work)  # type: ignore[arg-type]
+        await asyncio.gather(*(queue.score(Job("tea", "vec: tea\n" * 200, "")) for _ in range(9)))
+
+    asyncio.run(run())
+    assert sum(together) == 9 and max(together) == 2
+
+
 def test_the_error_of_a_job_reaches_those_that_were_done_with_it_and_no_others() -> None:
     async def work(jobs: list[Job]) -> list[Answer]:
         if any(job.query == "bad" for job in jobs):
