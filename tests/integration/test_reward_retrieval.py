@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from qmd_reward.composite import CompositeConfig, composite
 from qmd_rpc.channel import ServiceError
@@ -34,6 +35,25 @@ def started(
     config = {"collections": [{"path": str(folder), "split": "train"}], "cache": str(folder.parent / "cache")}
     with running(tmp_path_factory.mktemp("service"), free_port(), config) as service_and_client:
         yield service_and_client
+
+
+def test_a_service_does_not_serve_until_its_collections_are_loaded(
+    tmp_path: Path, folder: Path, free_port: Callable[[], int]
+) -> None:
+    config = {"collections": [{"path": str(folder), "split": "train"}], "cache": str(tmp_path / "cache")}
+    service = RewardProcess(tmp_path, free_port(), config)
+    try:
+        with grpc.insecure_channel(service.address) as channel, RewardClient(service.address) as client:
+            health = health_pb2_grpc.HealthStub(channel)
+            request = health_pb2.HealthCheckRequest(service="foundry.v1.RewardService")
+            assert health.Check(request, wait_for_ready=True).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            with pytest.raises(grpc.RpcError, match="is starting, and not ready yet"):
+                channel.unary_unary("/foundry.v1.RewardService/ListCollections")(b"")
+            client.wait_ready(120)
+            assert health.Check(request).status == health_pb2.HealthCheckResponse.SERVING
+            assert [collection.name for collection in client.collections()] == ["notes"]
+    finally:
+        service.end(signal.SIGKILL)
 
 
 def test_the_collections_are_listed(started: tuple[RewardProcess, RewardClient]) -> None:

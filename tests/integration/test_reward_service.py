@@ -129,6 +129,7 @@ def test_a_text_that_is_no_utf8_is_named_with_its_index(tmp_path: Path, free_por
         for method, data, problem in (
             ("Score", b"\x0a\x01\xff", "query: is no UTF-8 at byte 0"),
             ("ScoreBatch", bad, "requests[70].expansion: is no UTF-8 at byte 0"),
+            ("ScoreStream", b"\x0a\x03\x0a\x01\xff", "requests[0].request.query: is no UTF-8 at byte 0"),
             ("Score", b"tea", "message: is no foundry.v1.ScoreRequest"),
         ):
             with pytest.raises(grpc.RpcError) as caught:
@@ -329,6 +330,34 @@ def test_a_stream_goes_on_where_it_was_when_the_service_is_killed_and_started_ag
     assert totals == [score(*pair).total for pair in pairs]
 
 
+def test_no_answer_is_lost_or_wrong_when_the_service_is_killed_and_started_again_under_load(
+    service: RewardProcess,
+) -> None:
+    pairs = [(f"tea {number}", f"lex: tea {number}\nvec: how to steep tea {number}\n") for number in range(2_000)]
+    answers: list[tuple[int, int]] = []
+
+    def call(numbers: range) -> None:
+        with RewardClient(service.address) as client:
+            for number in numbers:
+                while True:
+                    try:
+                        answers.append((number, client.score(*pairs[number]).total))
+                        break
+                    except ServiceError as error:
+                        if error.code is not grpc.StatusCode.UNAVAILABLE:  # away for longer than a call is retried
+                            raise
+
+    with ThreadPoolExecutor(4) as callers:
+        done = [callers.submit(call, range(first, len(pairs), 4)) for first in range(4)]
+        wait_until(lambda: len(answers) > 100, 30)
+        service.end(signal.SIGKILL)
+        assert len(answers) < len(pairs)
+        service.start()
+        for one in done:
+            one.result()
+    assert sorted(answers) == [(number, score(*pair).total) for number, pair in enumerate(pairs)]
+
+
 def test_a_worker_that_is_killed_is_replaced_and_nobody_notices(service: RewardProcess, client: RewardClient) -> None:
     expected = client.score_batch(CASE_PAIRS)
     for worker in workers_of(service):
@@ -369,6 +398,24 @@ def test_a_running_call_is_finished_before_the_service_ends(
         code = service.end(number)
         assert len(batch.result()) == len(SLOW_BATCH)
     assert code == 0 and service.lines()[-1]["message"] == "stopped" and "Traceback" not in service.log.read_text()
+
+
+def test_a_call_that_outlasts_the_drain_is_ended(tmp_path: Path, free_port: FreePort) -> None:
+    config = {"server": {"drain_seconds": 0.5}}
+    with (
+        running(tmp_path, free_port(), config) as (service, _),
+        RewardClient(service.address, deadline=5) as client,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        family = descendants(service.process.pid)
+        batch = beside.submit(client.score_batch, [SLOW_PAIR] * 4_096)
+        time.sleep(1)
+        assert not batch.done()
+        start = time.monotonic()
+        assert service.end() == 0
+        assert time.monotonic() - start < 10
+        assert isinstance(batch.exception(), ServiceError)
+        all_ended(family)
 
 
 def test_a_service_that_nobody_calls_ends_at_once_though_health_is_watched(service: RewardProcess) -> None:
