@@ -57,7 +57,7 @@ def main() -> int:
     for workers in arguments.workers[:-1]:
         with service(arguments, workers) as (_, client):
             time_batches(client, pairs, in_process, workers)
-    with service(arguments, arguments.workers[-1]) as (process, client):
+    with service(arguments, arguments.workers[-1], arguments.collection) as (process, client):
         time_batches(client, pairs, in_process, arguments.workers[-1])
         time_unary(arguments, process)
         if arguments.collection:
@@ -159,10 +159,13 @@ def memory(process: psutil.Process) -> float:
 
 
 @contextmanager
-def service(arguments: argparse.Namespace, workers: int) -> Iterator[tuple[psutil.Process, RewardClient]]:
+def service(
+    arguments: argparse.Namespace, workers: int, collection: Path | None = None
+) -> Iterator[tuple[psutil.Process, RewardClient]]:
+    """With a collection that is not in the cache yet, it is ready after minutes."""
     config = {"server": {"port": arguments.port, "max_message_bytes": 2**27}, "workers": workers}
-    if arguments.collection:
-        config["collections"] = [{"path": str(arguments.collection.resolve()), "split": arguments.split}]
+    if collection:
+        config["collections"] = [{"path": str(collection.resolve()), "split": arguments.split}]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "reward.yaml"
         path.write_text(yaml.safe_dump(config))
