@@ -85,14 +85,15 @@ def load_profile(name: str) -> Profile:
         )
     prepare = load_config(folder / "prepare.yaml", PrepareConfig)
     evaluator = load_config(folder / "evaluator.yaml", EvaluatorConfig)
-    seen, judged = prepare.evals.resolve() / "queries.jsonl", prepare.evals.resolve() / "collections"
-    unseen = [str(each.path) for each in evaluator.collections if each.path.parent.resolve() != judged]
-    if evaluator.queries.resolve() != seen:
-        unseen.append(str(evaluator.queries))
-    if unseen:
+    checked = {path.resolve() for path in (prepare.evals / "queries.jsonl", *prepare.judged)}
+    within = (prepare.evals / "collections").resolve()
+    judged = [evaluator.queries, *(collection.path / "queries.jsonl" for collection in evaluator.collections)]
+    if unchecked := [
+        str(path) for path in judged if path.resolve() not in checked and path.parent.parent.resolve() != within
+    ]:
         raise ConfigError(
-            f"{folder / 'evaluator.yaml'}: queries, collections: {', '.join(unseen)}: training data is not checked for "
-            f"queries there. Move or link them to {seen} and into {judged}."
+            f"{folder / 'evaluator.yaml'}: queries, collections: training data is not checked for queries of "
+            f"{', '.join(unchecked)}. Name them in {folder / 'prepare.yaml'} under `judged`."
         )
     inference = load_config(folder / "inference.yaml", InferenceServiceConfig)
     if inference.policies == "adapter" and inference.max_adapter_rank < grpo.lora.rank:

@@ -68,7 +68,7 @@ def lint(files: Files = None, profile: Profile = "cpu", as_json: AsJson = False)
     """
     examples = _load(files)
     config = _prepare_config(profile)
-    findings = check_training_set(examples, load_eval_queries(config.evals), config)
+    findings = check_training_set(examples, load_eval_queries(config), config)
     if as_json:
         fields = ("check", "path", "line", "what", "remedy")
         rows = [{name: getattr(finding, name) for name in fields} | {"path": str(finding.path)} for finding in findings]
@@ -99,7 +99,7 @@ def report(
     from foundry.data_report import render_data_report
 
     config = _prepare_config(profile)
-    write_text_atomically(output, render_data_report(_load(files), load_eval_queries(config.evals), config))
+    write_text_atomically(output, render_data_report(_load(files), load_eval_queries(config), config))
     stdout.print(f"report: {output}", highlight=False, soft_wrap=True)
 
 
@@ -119,7 +119,7 @@ def synth(
     queries that resemble one of evals/. The same notes and seed always make the same queries.
     """
     config = _prepare_config(profile)
-    made = synthesise(collection, load_eval_queries(config.evals), config, per_document, seed)
+    made = synthesise(collection, load_eval_queries(config), config, per_document, seed)
     write_synthesis(made, output)
     if as_json:
         print_json(made.report)

@@ -56,6 +56,9 @@ class PrepareConfig(StrictModel):
         Path("evals"),
         description="Folder with queries.jsonl and collections/*/queries.jsonl, none of which may be trained on.",
     )
+    judged: list[Path] = Field(
+        [], description="Further files of queries to judge models on, as the queries.jsonl of a BEIR folder elsewhere."
+    )
     validation_share: float = Field(0.08, gt=0, lt=1, description="Share of each slice that is held out for the loss.")
     near_duplicate: float = Field(
         0.6,

@@ -83,11 +83,11 @@ def deduplicate(examples: Iterable[LoadedExample]) -> tuple[list[LoadedExample],
     return list(kept.values()), dropped
 
 
-def load_eval_queries(evals: Path) -> list[EvalQuery]:
-    """The queries of `queries.jsonl` and of every `collections/*/queries.jsonl` below a folder."""
-    files = [evals / "queries.jsonl", *sorted(evals.glob("collections/*/queries.jsonl"))]
+def load_eval_queries(config: PrepareConfig) -> list[EvalQuery]:
+    """The queries that models are judged on. Raises DataError for a file that is not there or cannot be read."""
+    own = [config.evals / "queries.jsonl", *sorted(config.evals.glob("collections/*/queries.jsonl"))]
     queries = []
-    for path in files:
+    for path in own + config.judged:
         if not path.is_file():
             raise DataError(f"{path}: no such file; training data cannot be checked for leaks without it.")
         with path.open(encoding="utf-8") as file:
@@ -169,7 +169,7 @@ def prepare(config: PrepareConfig, output: Path) -> None:
         raise DataError(f"{config.data}: no *.jsonl file with training examples. Name another folder with `data`.")
     loaded = load_examples(files)
     kept, dropped = deduplicate(loaded)
-    evaluation = load_eval_queries(config.evals)
+    evaluation = load_eval_queries(config)
     check_leaks(kept, evaluation, config.near_duplicate)
     train, validation = split_by_slice(kept, config.validation_share, config.seed)
     if not validation:

@@ -57,7 +57,7 @@ def load_judged_queries(collections: Sequence[CollectionConfig], prepare: Path, 
         for text in dict.fromkeys(collection.queries.values())
     ]
     settings = load_config(prepare, PrepareConfig)
-    evaluation = load_eval_queries(settings.evals)
+    evaluation = load_eval_queries(settings)
     index = SimilarityIndex(query.text for query in evaluation)
     leaks = [
         f"query {query.query!r} of {query.collection} is {similarity:.2f} similar to {evaluation[number].text!r} "

@@ -25,7 +25,8 @@ def examples(root: Path) -> list[LoadedExample]:
 @pytest.mark.parametrize("profile", ["configs", "configs/cpu"])
 def test_lint_finds_nothing(root: Path, examples: list[LoadedExample], profile: str) -> None:
     config = load_config(root / profile / "prepare.yaml", PrepareConfig)
-    findings = check_training_set(examples, load_eval_queries(root / "evals"), config)
+    judged = load_eval_queries(config.model_copy(update={"evals": root / "evals"}))
+    findings = check_training_set(examples, judged, config)
     assert "\n".join(map(str, findings)) == ""
 
 

@@ -1,3 +1,4 @@
+import re
 import shutil
 from pathlib import Path
 
@@ -47,20 +48,17 @@ def test_a_collection_to_train_on_has_to_be_searched_by_the_reward_service(proje
 
 @pytest.mark.parametrize(
     ("values", "named"),
-    [({"collections": [{"path": "my-notes"}]}, "my-notes"), ({"queries": "mine.jsonl"}, r"mine\.jsonl")],
+    [({"collections": [{"path": "my-notes"}]}, "my-notes/queries.jsonl"), ({"queries": "mine.jsonl"}, "mine.jsonl")],
 )
-def test_queries_to_judge_on_have_to_be_where_training_data_is_checked_for_them(
+def test_training_data_has_to_be_checked_for_the_queries_to_judge_on(
     project: Path, values: dict[str, object], named: str
 ) -> None:
-    path = project / "configs/cpu/evaluator.yaml"
-    before = yaml.safe_load(path.read_text())
-    path.write_text(yaml.safe_dump(before | values))
-    with pytest.raises(ConfigError, match=rf"evaluator\.yaml: queries, collections: {named}: training data is not"):
+    config = project / "configs/cpu/evaluator.yaml"
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | values))
+    with pytest.raises(ConfigError, match=rf"evaluator\.yaml: .* not checked for queries of {re.escape(named)}\. Name"):
         load_profile("cpu")
-    (project / "my-notes").mkdir()
-    (project / "evals/collections").mkdir(parents=True)
-    (project / "evals/collections/my-notes").symlink_to(project / "my-notes")
-    path.write_text(yaml.safe_dump(before | {"collections": [{"path": "evals/collections/my-notes"}]}))
+    with (project / "configs/cpu/prepare.yaml").open("a") as prepare:
+        prepare.write(f"judged: [{named}]\n")
     load_profile("cpu")
 
 

@@ -48,6 +48,7 @@ def sources(tmp_path: Path, tiny_llama: Path) -> PrepareConfig:
     (tmp_path / "evals/collections/notes").mkdir(parents=True)
     (tmp_path / "evals/queries.jsonl").write_text('{"id": "1", "query": "zeppelin mooring", "slice": "short"}\n')
     (tmp_path / "evals/collections/notes/queries.jsonl").write_text('{"_id": "q1", "text": "lighthouse keeper pay"}\n')
+    (tmp_path / "mine.jsonl").write_text('{"_id": "q1", "text": "falconry glove size"}\n')
     words = ["amber", "birch", "cobalt", "delta", "elm", "fern", "gneiss", "heron", "iris", "jade"]
     rows = [
         {"query": f"{word} tea {slice_}", "output": OUTPUT, "category": slice_}
@@ -55,7 +56,13 @@ def sources(tmp_path: Path, tiny_llama: Path) -> PrepareConfig:
         for slice_ in ("short", "facts")
     ]
     (tmp_path / "data/a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return PrepareConfig(model=str(tiny_llama), data=tmp_path / "data", evals=tmp_path / "evals", near_duplicate=0.9)
+    return PrepareConfig(
+        model=str(tiny_llama),
+        data=tmp_path / "data",
+        evals=tmp_path / "evals",
+        judged=[tmp_path / "mine.jsonl"],
+        near_duplicate=0.9,
+    )
 
 
 def add(config: PrepareConfig, query: str) -> None:
@@ -132,10 +139,10 @@ def test_the_manifest_counts_and_hashes(sources, tmp_path):
     assert f"{sources.data}/a.jsonl" in manifest.inputs
 
 
-@pytest.mark.parametrize("query", ["Zeppelin mooring?", "lighthouse keeper pay /only:lex"])
+@pytest.mark.parametrize("query", ["Zeppelin mooring?", "lighthouse keeper pay /only:lex", "falconry glove size"])
 def test_a_leak_fails_the_run_and_writes_nothing(sources, tmp_path, query):
     add(sources, query)
-    with pytest.raises(DataError, match=r"a\.jsonl:21: query .* is the same as .*queries\.jsonl:1"):
+    with pytest.raises(DataError, match=r"a\.jsonl:21: query .* is the same as .*\.jsonl:1"):
         prepare(sources, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
