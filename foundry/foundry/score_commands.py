@@ -47,7 +47,8 @@ def score(
         Path | None, typer.Option(help='Score a file of {"query": …, "expansion": …} lines; one JSON line each.')
     ] = None,
     address: Annotated[
-        str | None, typer.Option(help="Reward service to ask, HOST:PORT; default: score here, which gives the same.")
+        str | None,
+        typer.Option(help="Reward service to ask, HOST:PORT; default: score here, the same without its limits."),
     ] = None,
     collection: Annotated[
         str | None, typer.Option(help="Measure also what each adds to the search of this collection of the service.")
