@@ -198,4 +198,4 @@ def test_with_the_vectors_made_here_differences_are_neighbours_too_close_to_tell
             for (_, lines), expected in zip(parity.expansions, parity.qmd["documents"], strict=True)
         ]
     print(f"same top {TOP} with the vectors made here: {sum(same)} of {len(same)}")
-    assert sum(same) >= 0.9 * QUERIES
+    assert sum(same) >= 0.95 * QUERIES
