@@ -3,7 +3,7 @@
 // FOLDER/index.yml: QMD's config with the collections and the models; FOLDER/index.sqlite: made where it is absent.
 // requests.json: {queries: [{collection, id, text}]}. Of each query a line is added to FOLDER/answers.jsonl; those that
 // have one are not asked again:
-// {collection, id, raw, lines: [{type, query}], tokens, ms, wrapper, prompt, plain: [id], expanded: [id]}
+// {collection, id, model, raw, lines: [{type, query}], tokens, ms, wrapper, prompt, plain: [id], expanded: [id]}
 import { appendFileSync, existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -27,13 +27,17 @@ LlamaChatSession.prototype.prompt = async function (text, options) {
   const { contextText } = this.chatWrapper.generateContextState({ chatHistory });
   const raw = await prompt.call(this, text, options);
   const tokens = this.model.tokenize(raw).length;
-  written = { raw, tokens, wrapper: this.chatWrapper.wrapperName, prompt: contextText.toString() };
+  const { wrapperName: wrapper } = this.chatWrapper;
+  written = { model: this.model.filename, raw, tokens, wrapper, prompt: contextText.toString() };
   return raw;
 };
 
 const { createStore } = await load("@tobilu/qmd/dist/index.js");
+const { setDefaultLlamaCpp } = await load("@tobilu/qmd/dist/llm.js");
 const { hybridQuery } = await load("@tobilu/qmd/dist/store.js");
 const store = await createStore({ dbPath: join(folder, "index.sqlite"), configPath: join(folder, "index.yml") });
+// As QMD's own command does: it cuts pages by the tokens of the default's embedder, else one that it would download.
+setDefaultLlamaCpp(store.internal.llm);
 await store.update();
 const embedded = await store.embed();
 if (embedded.errors) throw new Error(`${embedded.errors} chunks were not embedded: ${JSON.stringify(embedded.failures)}`);

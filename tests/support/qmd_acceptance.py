@@ -85,17 +85,22 @@ def judge_model(
         for each, collection in collections.items()
         for id_, text in list(collection.queries.items())[:limit]
     ]
-    (folder / "requests.json").write_text(json.dumps({"queries": queries}))
     index = output / "index.sqlite"
     if index.is_file() and not (folder / "index.sqlite").is_file():
         shutil.copyfile(index, folder / "index.sqlite")
-    command = node_command(install_client(), Path(__file__).with_suffix(".mjs"), folder)
-    subprocess.run(command, env=node_environment(folder), check=True)
+    rows = ask(folder, queries)
     if not index.is_file():
         _keep_index(folder / "index.sqlite", index)
     asked = {(query["collection"], query["id"]) for query in queries}
-    rows = [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
     return [row for row in rows if (row["collection"], row["id"]) in asked]
+
+
+def ask(folder: Path, queries: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """All answers of a folder whose index.yml names collections and models; files and rows as in qmd_acceptance.mjs."""
+    (folder / "requests.json").write_text(json.dumps({"queries": queries}))
+    command = node_command(install_client(), Path(__file__).with_suffix(".mjs"), folder)
+    subprocess.run(command, env=node_environment(folder), check=True)
+    return [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def summarise(answers: Sequence[Mapping[str, Any]], collection: Collection) -> Row:
