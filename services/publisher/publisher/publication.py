@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from publisher.acceptance import read_acceptance
 from publisher.admission import (
     REPORT_NAME,
     RefusedError,
@@ -80,7 +81,14 @@ def publish(
             shutil.copyfile(submission.verdict, model / "verdict.json")
             shutil.copyfile(submission.evaluation / REPORT_NAME, model / REPORT_NAME)
             about = Published(
-                config, publication, verdict, files, bos_token(model), list(submission.adapters), list(data.outputs)
+                config=config,
+                publication=publication,
+                verdict=verdict,
+                measured=files,
+                bos_token=bos_token(model),
+                adapters=list(submission.adapters),
+                data_files=list(data.outputs),
+                acceptance=read_acceptance(config.acceptance, (gguf / name for name in publication.gguf.values())),
             )
             for path, text in texts(about).items():
                 (staged / path).write_text(text, encoding="utf-8")

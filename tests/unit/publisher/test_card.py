@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 import pytest
 from huggingface_hub import ModelCard
 
+from publisher.acceptance import Acceptance
 from publisher.card import Published, completion_request, modelfile, texts
 from publisher.gguf import GgufFile
 from publisher.parity import FileParity, Worth
@@ -92,6 +93,14 @@ def test_the_cards_say_what_was_compared_and_which_file_is_for_qmd(published: Pu
 def test_a_file_that_is_not_published_is_listed_nowhere_else(published: Published) -> None:
     card = texts(published)["qmd-query-expansion-1M-gguf/README.md"]
     assert f"{REVISION[:8]}-Q8_0.gguf (default)" in card and f"{REVISION[:8]}-Q4_K_M.gguf" not in card
+
+
+def test_the_cards_show_what_the_qmd_client_made_of_the_files(published: Published) -> None:
+    names = [f"qmd-query-expansion-1M{name}/README.md" for name in ("", "-gguf")]
+    assert all("not judged in the QMD client" in texts(published)[name] for name in names)
+    acceptance = Acceptance(files={"mine": "e" * 64}, table="| model | fallbacks |\n|---|---|\n| mine | 0.4% |\n")
+    cards = texts(replace(published, acceptance=acceptance))
+    assert all(f"{acceptance.table}\nFiles by their SHA-256: mine `{'e' * 64}`." in cards[name] for name in names)
 
 
 def test_the_gguf_card_notes_k_types_that_fell_back(published: Published) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
+from publisher.acceptance import Acceptance
 from publisher.child import CalledOffError, StepError
 from publisher.config import PublisherConfig
 from publisher.gguf import GgufMaker
@@ -19,6 +20,7 @@ from qmd_schema.artifacts import MANIFEST_NAME, sha256_file, sha256_folder
 from qmd_schema.errors import UserError
 from qmd_schema.verdicts import ModelIdentity
 from support.publishing import publisher_config, submit
+from support.qmd_acceptance import gguf_of
 
 SHORT = {"quantisations": ["bf16"], "default_quantisation": "bf16"}
 
@@ -119,6 +121,18 @@ def test_a_model_that_llama_cpp_computes_otherwise_is_refused_and_leaves_nothing
     with pytest.raises(UserError, match=r"bf16\.gguf: its next-token probabilities differ by 0\.\d+"):
         publish_quietly(tmp_path, brief_llama, config)
     assert files_in(config.folder) == []
+
+
+def test_a_model_judged_in_the_qmd_client_beforehand_has_its_table_in_the_card(
+    brief_llama: Path, tmp_path: Path
+) -> None:
+    config = publisher_config(tmp_path, **SHORT, acceptance=tmp_path / "acceptance.json")
+    judged = gguf_of(brief_llama, "bf16", config, tmp_path / "judged")
+    acceptance = Acceptance(files={"mine": sha256_file(judged)}, table="| mine | 0.4% |\n")
+    config.acceptance.write_text(acceptance.model_dump_json())
+    deployment = publish_quietly(tmp_path, brief_llama, config)
+    assert sha256_file(deployment.gguf["bf16"]) == sha256_file(judged)
+    assert acceptance.table in (deployment.model / "README.md").read_text()
 
 
 def test_adapters_and_training_data_are_published_beside_the_model(published: Published) -> None:
