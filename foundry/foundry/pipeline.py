@@ -45,7 +45,8 @@ class Pipeline:
         self.profile = profile
         self.console = console
         self._services = ExitStack()
-        self._started: set[str] = set()
+        self._started: dict[str, Callable[[], None]] = {}
+        """What keeps each service up that was started."""
 
     def check_machine(self) -> None:
         """Raises UserError when a port that the run needs is taken, or the disk is too full for its weights."""
@@ -195,7 +196,13 @@ class Pipeline:
     def _trainer(self, progress: StageProgress, stage: str, *arguments: str) -> None:
         output = self.run.stage(stage)
         command = module_command("trainer", *arguments, "--output", str(output))
-        run_to_end(command, self._log(stage), on_tick=lambda: progress.follow(output / "progress.jsonl"))
+
+        def on_tick() -> None:
+            progress.follow(output / "progress.jsonl")
+            for keep_up in self._started.values():
+                keep_up()
+
+        run_to_end(command, self._log(stage), on_tick)
 
     def _start_reward(self, progress: StageProgress) -> None:
         self._start(progress, "reward", RewardClient(self.profile.address("reward"), deadline=2), "reward_service")
@@ -211,15 +218,15 @@ class Pipeline:
         self._start(progress, "publisher", PublishingClient(self.profile.address("publisher"), deadline=2), "publisher")
 
     def _start(self, progress: StageProgress, name: str, client: Client, *arguments: str) -> None:
-        """Starts a service once; it lives until the walk ends or `_stop_services`."""
+        """Starts a service once; it lives until the walk ends or `_stop_services`, kept up while a stage trains."""
         if name in self._started:
             return
         task = f"starting the {name} service"
         progress.update(task, 0, 1)
         command = module_command(*arguments, "--config", str(self.profile.config_file(name)))
         ready_seconds = self.profile.pipeline.service_ready_seconds
-        self._services.enter_context(service(command, self._log(name), lambda: answers(client), ready_seconds))
-        self._started.add(name)
+        started = service(command, self._log(name), lambda: answers(client), ready_seconds)
+        self._started[name] = self._services.enter_context(started)
         progress.update(task, 1, 1)
 
     def _stop_services(self) -> None:

@@ -12,6 +12,8 @@ from qmd_rpc.processes import die_with_parent
 from qmd_schema.errors import UserError
 
 STOP_SECONDS = 30.0
+MAX_RESTARTS = 5
+"""How often a service that ended by itself is started again, after 1, 2, 4, … seconds."""
 
 
 class StageError(Exception):
@@ -68,15 +70,30 @@ def run_to_end(command: Sequence[str], log_path: Path, on_tick: Callable[[], Non
 @contextmanager
 def service(
     command: Sequence[str], log_path: Path, is_ready: Callable[[], bool], ready_seconds: float
-) -> Iterator[None]:
+) -> Iterator[Callable[[], None]]:
     """Runs a service while the block runs; the block starts once the service answers.
 
+    Yields a function to be called now and then, which starts the service again where it has ended by itself; it raises
+    StageError once that was more than MAX_RESTARTS times.
     Raises UserError when the service refuses to start (exit code 2), StageError when it ends or stays silent.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("ab") as log:
         start = log.tell()
         process = spawn(command, log)
+        restarts = 0
+        due: float | None = None
+
+        def keep_up() -> None:
+            nonlocal process, restarts, due
+            if process.poll() is None:
+                return
+            if restarts == MAX_RESTARTS:
+                raise StageError(f"{command[2]} ended {restarts + 1} times. {describe_log(log_path)}")
+            due = due or time.monotonic() + 2.0**restarts
+            if time.monotonic() >= due:
+                process, restarts, due = spawn(command, log), restarts + 1, None
+
         try:
             deadline = time.monotonic() + ready_seconds
             while not is_ready():
@@ -90,7 +107,7 @@ def service(
                         f"{command[2]} did not become ready within {ready_seconds:.0f} s. {describe_log(log_path)}"
                     )
                 time.sleep(0.2)
-            yield
+            yield keep_up
         finally:
             stop(process)
 

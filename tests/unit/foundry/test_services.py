@@ -60,6 +60,24 @@ def test_a_service_is_stopped_when_the_block_ends(tmp_path: Path) -> None:
         os.kill(pid, 0)
 
 
+def test_a_service_that_was_killed_is_started_again_so_many_times(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("foundry.services.MAX_RESTARTS", 1)
+    pid_file = tmp_path / "pid"
+    command = python(f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(60)")
+
+    def is_up() -> bool:
+        keep_up()
+        return pid_file.exists() and bool(pid_file.read_text())
+
+    with service(command, tmp_path / "a.log", pid_file.exists, 10) as keep_up:
+        for _ in range(2):
+            wait_until(is_up, 30)
+            os.kill(int(pid_file.read_text()), signal.SIGKILL)
+            pid_file.unlink()
+        with pytest.raises(StageError, match="ended 2 times"):
+            wait_until(is_up, 30)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
 def test_a_service_does_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
