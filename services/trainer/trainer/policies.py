@@ -1,5 +1,6 @@
 """The policy in training, brought into the inference service."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from typing import Any
 from qmd_rpc.inference import InferenceClient
 
 SHARED_MEMORY = Path("/dev/shm")
+FOLDER_PREFIX = "qmd-policy-"
+"""Of a policy's temporary folder; the process that writes it and something random follow."""
 
 
 def push_policy(client: InferenceClient, version: str, trainer: Any, tokenizer: Any) -> None:
@@ -71,6 +74,15 @@ def merged_weights(base: Any) -> Iterator[tuple[str, Any]]:
 
 def _policy_folder(model: Any) -> AbstractContextManager[str]:
     """A temporary folder, in shared memory where twice the size of merged weights is free."""
+    drop_left_behind()
     size = 2 * sum(parameter.numel() for parameter in model.parameters())
     roomy = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > 2 * size
-    return tempfile.TemporaryDirectory(prefix="qmd-policy-", dir=SHARED_MEMORY if roomy else None)
+    return tempfile.TemporaryDirectory(prefix=f"{FOLDER_PREFIX}{os.getpid()}-", dir=SHARED_MEMORY if roomy else None)
+
+
+def drop_left_behind() -> None:
+    """Frees the shared memory of processes that were killed while they brought a policy in."""
+    for folder in SHARED_MEMORY.glob(f"{FOLDER_PREFIX}*-*"):
+        process = folder.name.removeprefix(FOLDER_PREFIX).partition("-")[0]
+        if not Path("/proc", process).is_dir():
+            shutil.rmtree(folder, ignore_errors=True)

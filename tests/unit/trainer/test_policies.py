@@ -1,5 +1,8 @@
 """What the trainer writes for the inference service, read back by transformers and PEFT."""
 
+import os
+import subprocess
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +14,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from trainer.config import LoraSettings
-from trainer.policies import write_adapter, write_merged
+from trainer.policies import FOLDER_PREFIX, SHARED_MEMORY, drop_left_behind, write_adapter, write_merged
 from trainer.sft import halve_frozen_weights, lora_config
 
 PROMPT = torch.tensor([[1, 1, 50, 60, 70]])
@@ -57,3 +60,15 @@ def test_a_written_adapter_is_the_one_in_training_and_names_its_base(
     assert restored.peft_config["default"].base_model_name_or_path == str(tiny_llama)
     with torch.autocast("cpu", torch.bfloat16):
         assert distance(trainer.model, restored.eval()) == 0
+
+
+@pytest.mark.skipif(not SHARED_MEMORY.is_dir(), reason="no shared memory")
+def test_what_a_killed_process_left_in_shared_memory_goes_and_what_others_write_stays() -> None:
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    with tempfile.TemporaryDirectory(prefix=f"{FOLDER_PREFIX}{os.getpid()}-", dir=SHARED_MEMORY) as written:
+        left = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{ended.pid}-", dir=SHARED_MEMORY))
+        (left / "model.safetensors").touch()
+        drop_left_behind()
+        assert not left.exists()
+        assert Path(written).is_dir()
