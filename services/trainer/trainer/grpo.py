@@ -12,7 +12,7 @@ from trainer.base_models import resolve_model
 from trainer.config import GrpoConfig
 from trainer.grpo_queries import TrainingQuery, check_searched, load_training_queries
 from trainer.launch import claim, train_on_ray
-from trainer.services import open_services
+from trainer.services import RESTART_SECONDS, open_services
 from trainer.sft import (
     PACKAGES,
     final_figures,
@@ -63,7 +63,7 @@ def run_grpo(config: GrpoConfig, data: Path, model: str, output: Path) -> None:
 
 def grpo_loop(config: GrpoConfig, queries: Sequence[TrainingQuery], model: Path, folder: Path) -> None:
     """One worker's part. model: merged SFT folder; folder: the stage's, which all workers share."""
-    with open_services(config) as (inference, reward):
+    with open_services(config, RESTART_SECONDS) as (inference, reward):
         fit(build_trainer(config, queries, model, folder, inference, reward), folder)
 
 

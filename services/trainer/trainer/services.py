@@ -8,16 +8,20 @@ from qmd_rpc.reward import RewardClient
 from trainer.config import GrpoConfig, ImitationConfig
 
 READY_SECONDS = 60.0
-"""Time the services may take to answer when a stage, or a worker that replaces a lost one, starts."""
+"""Time the services may take to answer when a stage starts."""
+RESTART_SECONDS = 300.0
+"""Time they may take when a worker starts: it may replace one that their outage ended, and vLLM then starts anew."""
 
 
 @contextmanager
-def open_services(config: GrpoConfig | ImitationConfig) -> Iterator[tuple[InferenceClient, RewardClient]]:
+def open_services(
+    config: GrpoConfig | ImitationConfig, ready_seconds: float = READY_SECONDS
+) -> Iterator[tuple[InferenceClient, RewardClient]]:
     """Clients of both services, once they answer. Raises ServiceError."""
     with (
         InferenceClient(config.inference, config.generation_seconds) as inference,
         RewardClient(config.reward, config.reward_seconds) as reward,
     ):
-        reward.wait_ready(READY_SECONDS)
-        inference.wait_ready(READY_SECONDS)
+        reward.wait_ready(ready_seconds)
+        inference.wait_ready(ready_seconds)
         yield inference, reward
