@@ -105,17 +105,22 @@ def compare_steps(config: Path, model: Path, folder: Path, steps: int) -> None:
         print(f"| {name} | {' | '.join(f'{times[part]:.2f}' for part in parts)} |")
     alone, overlapped = (times["step"] for times in medians.values())
     print(f"\nsteps with overlap are {alone / overlapped:.2f} times as fast")
+    print(f"a new version is brought in within {medians['one after the other']['sync']:.2f} s")
 
 
 def step_times(progress: Path) -> dict[str, float]:
-    """Median seconds of a step and of its parts: `generate` and `score` may run while the step before trains, `wait` is
-    what is left of them, `train` is forward and backward."""
+    """Median seconds of a step and of its parts.
+
+    `generate` and `score`, the rewards, may run while the step before trains; `wait` is what is left of them. `sync` is
+    what bringing the policy in takes, `forward` all else: the passes of the policy and of the model that it is compared
+    with, and the loss.
+    """
     records: list[dict[str, Any]] = [json.loads(line) for line in progress.read_text().splitlines()]
     steps = [record for record in records if "reward" in record["metrics"]]
     times = {"step": [after["time"] - before["time"] for before, after in itertools.pairwise(steps)]}
     for metrics in (record["metrics"] for record in steps[1:]):
-        parts = {part: metrics[f"seconds/{part}"] for part in ("generate", "score", "wait", "sync")}
-        parts["train"] = metrics["step_time"] - parts["wait"] - parts["sync"]
+        parts = {part: metrics[f"seconds/{part}"] for part in ("generate", "score", "wait", "sync", "backward")}
+        parts["forward"] = metrics["step_time"] - parts["wait"] - parts["sync"] - parts["backward"]
         for part, value in parts.items():
             times.setdefault(part, []).append(value)
     return {name: statistics.median(values) for name, values in times.items()}

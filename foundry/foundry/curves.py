@@ -19,7 +19,7 @@ PANELS = {
     "shares of groups": {"groups_without_spread": "without spread", "groups_redrawn": "redrawn"},
     "share of missing samples": {"missing": "missing"},
     "staleness in optimizer steps": {"staleness": "mean"},
-    "seconds of a step": {f"seconds/{part}": part for part in ("generate", "score", "wait", "sync")},
+    "seconds of a step": {f"seconds/{part}": part for part in ("generate", "score", "wait", "sync", "backward")},
     "tokens a second": {"tokens_per_second": "prompt and completion"},
 }
 """Title of a panel: the metrics in it, and what each is called there."""

@@ -81,11 +81,31 @@ def build_trainer(
     from trainer.checkpoints import RunCallback, scratch_folder
     from trainer.rollouts import ROLLOUT_DECODE, PolicySampler
 
+    class TimedTrainer(GRPOTrainer):
+        """GRPOTrainer that logs what the backward passes of a step take, as `seconds/backward`."""
+
+        _scored = _backward = 0.0
+
+        def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+            loss = super().compute_loss(*args, **kwargs)
+            self._scored = time.perf_counter()
+            return loss
+
+        def training_step(self, *args: Any, **kwargs: Any) -> Any:
+            loss = super().training_step(*args, **kwargs)
+            self._backward += time.perf_counter() - self._scored
+            return loss
+
+        def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+            if "loss" in logs:
+                logs["seconds/backward"], self._backward = self._backward, 0.0
+            super().log(logs, start_time)
+
     completions = config.queries * config.generations
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
     sampler = PolicySampler(config, inference, reward, tokenizer, queries)
     accumulation = completions // (config.rows_per_forward * config.ray.workers)
-    trainer = GRPOTrainer(
+    trainer = TimedTrainer(
         model=load_base(model, config.ray),
         processing_class=tokenizer,
         train_dataset=Dataset.from_list([{"prompt": query.prompt} for query in sampler.plan]),

@@ -225,6 +225,14 @@ def test_reward_and_its_parts_are_logged_with_spread(trained):
     assert entry["missing"] == 0
 
 
+def test_what_the_parts_of_a_step_take_is_logged(trained_on_policy):
+    trainer, _ = trained_on_policy
+    for entry in course(trainer):
+        parts = [entry[f"seconds/{part}"] for part in ("wait", "sync", "backward")]
+        assert min(parts) > 0
+        assert sum(parts) < entry["step_time"]
+
+
 @pytest.mark.parametrize(
     ("sampler", "reward"),
     [(LocalSampler(fails_at=1), None), (LocalSampler(), CharacterReward(fails_for=QUERIES[0]))],
