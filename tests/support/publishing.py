@@ -62,21 +62,23 @@ def passing_verdict(model_sha256: str, changes: Mapping[str, Any] | None = None)
 def submit(folder: Path, model: Path, config: PublisherConfig, **verdict_changes: Any) -> Submission:
     """Writes what a run leaves for the publisher into `folder`."""
     verdict = passing_verdict(sha256_folder(model), verdict_changes)
-    evaluation, data, sft, grpo = (folder / name for name in ("evaluate", "prepare", "sft", "grpo"))
-    for path in (evaluation, data, sft, grpo):
+    evaluation, data = folder / "evaluate", folder / "prepare"
+    adapters = {stage: folder / stage / "adapter" for stage in ("sft", "grpo")}
+    for path in (evaluation, data, *adapters.values()):
         path.mkdir(parents=True, exist_ok=True)
     signed = sign(verdict, load_signing_key(config.signing_key))
     (evaluation / "verdict.json").write_text(signed.model_dump_json(indent=2))
     (evaluation / "report.html").write_text("<h1>Verdict</h1>")
     (data / "train.jsonl").write_text('{"query": "tea"}\n')
     write_manifest(data, "prepare", StrictModel(), {}, seconds=1.0, packages=[])
-    for path in (sft, grpo):
+    for stage, path in adapters.items():
         (path / "adapter_config.json").write_text(json.dumps({"r": 16, "base_model_name_or_path": "/runs/1/base"}))
         (path / "adapter_model.safetensors").write_bytes(b"weights")
+        write_manifest(path.parent, stage, StrictModel(), {}, seconds=1.0, packages=[])
     return Submission(
         verdict=evaluation / "verdict.json",
         model=model,
-        adapters={"sft": sft, "grpo": grpo},
+        adapters=adapters,
         data_manifest=data / "manifest.json",
         evaluation=evaluation,
     )

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from publisher.config import PublisherConfig, name_problem
-from qmd_schema.artifacts import MANIFEST_NAME, Manifest, read_manifest, sha256_file
+from qmd_schema.artifacts import MANIFEST_NAME, Manifest, read_manifest, sha256_file, sha256_folder
 from qmd_schema.errors import UserError
 from qmd_schema.verdicts import Verdict, load_signing_key, public_key_hex, read_signed_verdict, verify
 
@@ -70,6 +70,10 @@ def check_submission(submission: Submission, config: PublisherConfig) -> Manifes
             raise RefusedError(f"adapter repository {config.name}-{suffix}: that name is the GGUF files'.")
         if not (folder / "adapter_config.json").is_file():
             raise RefusedError(f"{folder}: not an adapter folder, adapter_config.json missing.")
+    merged = read_manifest(submission.model)
+    own = {sha256_folder(folder) for folder in submission.adapters.values()}
+    if merged and own and merged.inputs.get("adapter") not in own:
+        raise RefusedError(f"{submission.model}: was merged from another adapter than those given. Give its own ones.")
     return _check_data(submission.data_manifest)
 
 

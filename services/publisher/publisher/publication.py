@@ -25,7 +25,7 @@ from publisher.gguf import GgufFile, GgufMaker, Scratch, describe
 from publisher.parity import choose_default
 from publisher.questions import read_questions
 from publisher.registry import Deployment, Publication, PublicationTarget
-from qmd_schema.artifacts import MANIFEST_NAME, Manifest, sha256_file, sha256_folder, sha256_json
+from qmd_schema.artifacts import MANIFEST_NAME, Manifest, read_manifest, sha256_file, sha256_folder, sha256_json
 from qmd_schema.contract import bos_token
 from qmd_schema.verdicts import Verdict
 
@@ -116,18 +116,21 @@ class _Steps:
 
 def _plan(submission: Submission, config: PublisherConfig, verdict: Verdict, parent: str | None) -> Publication:
     """The record of the publication to be. Its revision is a hash of everything that goes into it."""
+    settings = config.model_dump(mode="json", exclude={"server", "registry", "folder", "hub", "signing_key"})
     adapters = {f"adapter {suffix}": sha256_folder(folder) for suffix, folder in submission.adapters.items()}
+    stages = {suffix: read_manifest(folder.parent) for suffix, folder in submission.adapters.items()}
     provenance = {
         "model": verdict.candidate.sha256,
         **adapters,
+        **{f"config of {suffix}": sha256_json(stage.config) for suffix, stage in stages.items() if stage},
+        "config of publication": sha256_json(settings),
         "training data manifest": sha256_file(submission.data_manifest),
         "verdict": sha256_file(submission.verdict),
         "evaluation data": verdict.data_sha256,
         "evaluation config": verdict.config_sha256,
         "code version": verdict.code_version,
     }
-    settings = config.model_dump(mode="json", exclude={"server", "registry", "folder", "hub", "signing_key"})
-    revision = sha256_json([parent, provenance, settings])[:40]
+    revision = sha256_json([parent, provenance])[:40]
     companions = [f"{config.repository}-{suffix}" for suffix in ("gguf", *submission.adapters)]
     return Publication(
         repository=config.repository,

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from publisher.admission import RefusedError, check_submission, check_verdict, read_trusted_verdict
+from qmd_schema.artifacts import sha256_folder, write_manifest
+from qmd_schema.config import StrictModel
 from qmd_schema.errors import ArtifactError
 from qmd_schema.verdicts import ModelIdentity, load_signing_key, read_signed_verdict, sign
 from support.publishing import passing_verdict, publisher_config, submit
@@ -75,6 +77,18 @@ def test_a_verdict_against_a_revision_that_is_no_longer_deployed_is_refused(tmp_
 def test_a_verdict_against_the_base_counts_only_while_nothing_is_deployed(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="compares with the base model, but new is"):
         check_verdict(passing_verdict("a"), publisher_config(tmp_path), "new", NOW)
+
+
+def test_an_adapter_that_the_model_was_not_made_of_is_refused(tmp_path: Path, model: Path) -> None:
+    config = publisher_config(tmp_path)
+    submission = submit(tmp_path, model, config)
+    own = sha256_folder(submission.adapters["grpo"])
+    write_manifest(model, "merge", StrictModel(), {"adapter": own}, seconds=1.0, packages=[])
+    check_submission(submission, config)
+    for folder in submission.adapters.values():
+        (folder / "adapter_model.safetensors").write_bytes(b"other weights")
+    with pytest.raises(RefusedError, match="merged: was merged from another adapter than those given"):
+        check_submission(submission, config)
 
 
 def test_missing_training_data_is_refused(tmp_path: Path, model: Path) -> None:

@@ -8,6 +8,7 @@ from publisher.child import StepError
 from publisher.gguf import GgufMaker, Scratch, tensor_types
 from publisher.parity import fell_back
 from qmd_schema.errors import ArtifactError
+from qmd_schema.expansion import parse
 
 TOLERANCE = 0.03
 
@@ -78,17 +79,21 @@ def test_a_qwen3_is_converted_quantised_and_says_what_its_folder_says(
     tiny_qwen3: Path, brief_scratch: Scratch, maker: GgufMaker, tmp_path: Path
 ) -> None:
     scratch = Scratch(tmp_path)
-    # A random model writes to the limit, so nothing is asked.
-    questions = json.loads(brief_scratch.questions.read_text()) | {"asked": []}
+    questions = json.loads(brief_scratch.questions.read_text())
+    del questions["asked"][1:]  # a random model writes to the limit
     scratch.questions.write_text(json.dumps(questions))
     maker.reference(tiny_qwen3, scratch)
     bf16, small = tmp_path / "bf16.gguf", tmp_path / "small.gguf"
     maker.convert(tiny_qwen3, bf16, "tiny-qwen3")
     maker.quantise(bf16, small, "Q4_K_M")
-    exact, rough = (
-        max(maker.ask(path, tiny_qwen3, quantisation, TOLERANCE, scratch).total_variation)
+    reports = [
+        maker.ask(path, tiny_qwen3, quantisation, TOLERANCE, scratch)
         for path, quantisation in ((bf16, "bf16"), (small, "Q4_K_M"))
-    )
+    ]
+    for report in reports:
+        [answer] = report.answers
+        assert parse(answer).expansion.lines
+    exact, rough = (max(report.total_variation) for report in reports)
     assert exact < TOLERANCE and exact < rough / 4
     assert "Q4_K" in tensor_types(small) and fell_back("Q4_K_M", tensor_types(small)) == 0
 

@@ -16,7 +16,8 @@ from publisher.llama import ExpansionModel
 from publisher.parity import Worth
 from publisher.publication import publish
 from publisher.registry import Deployment, open_registry
-from qmd_schema.artifacts import MANIFEST_NAME, sha256_file, sha256_folder
+from qmd_schema.artifacts import MANIFEST_NAME, sha256_file, sha256_folder, write_manifest
+from qmd_schema.config import StrictModel
 from qmd_schema.errors import UserError
 from qmd_schema.verdicts import ModelIdentity
 from support.publishing import publisher_config, submit
@@ -57,9 +58,10 @@ def published(brief_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Pu
     """A model whose folder holds the merge's manifest too, published once."""
     folder = tmp_path_factory.mktemp("published")
     model = Path(shutil.copytree(brief_llama, folder / "model"))
-    (model / MANIFEST_NAME).write_text("{}")
     config = publisher_config(folder)
     submission = submit(folder, model, config)
+    made_of = {"adapter": sha256_folder(submission.adapters["grpo"])}
+    write_manifest(model, "merge", StrictModel(), made_of, seconds=1.0, packages=[])
     steps: list[tuple[str, int, int]] = []
     registry = open_registry(config)
     deployment = publish(submission, config, registry, lambda *step: steps.append(step), threading.Event())
@@ -95,6 +97,7 @@ def test_the_record_and_the_figures_name_the_smallest_file_that_is_good_enough(p
     record = json.loads((deployment.model / "publication.json").read_text())
     figures = json.loads((deployment.gguf["bf16"].parent / "parity.json").read_text())
     assert record["default_quantisation"] == min(figures, key=lambda file: file["bytes"])["quantisation"]
+    assert {"adapter sft", "config of sft", "config of grpo", "config of publication"} <= record["provenance"].keys()
     assert [file["quantisation"] for file in figures] == ["bf16", "Q8_0", "Q4_K_M"]
     assert figures[0]["total_variation"] < 0.03 and figures[0]["worth"]["gain"] is None
 
