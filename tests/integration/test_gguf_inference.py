@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
@@ -94,6 +95,18 @@ def test_every_prompt_gets_its_own_samples_in_order(
 def test_a_seed_gives_the_same_answer_again(client: InferenceClient) -> None:
     alone = [client.generate([PROMPTS[0]], max_tokens=24, seed=seed)[0][0].text for seed in (7, 7, 8)]
     assert alone[0] == alone[1] != alone[2]
+
+
+def test_it_tells_its_health_and_what_it_wrote(client: InferenceClient, service: Service) -> None:
+    def metric(name: str) -> float:
+        text = httpx.get(f"http://{service.address}/metrics", trust_env=False).text
+        return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
+
+    before = {name: metric(name) for name in ("foundry_completions_total", "foundry_generated_tokens_total")}
+    client.generate(PROMPTS, n=2, max_tokens=12)
+    assert httpx.get(f"http://{service.address}/health", trust_env=False).status_code == 200
+    assert metric("foundry_completions_total") - before["foundry_completions_total"] == 6
+    assert 6 <= metric("foundry_generated_tokens_total") - before["foundry_generated_tokens_total"] <= 72
 
 
 def test_the_grammar_holds(client: InferenceClient) -> None:

@@ -87,6 +87,10 @@ class Engine:
         """Answers that are written at the same time."""
         return self._model.sequences - 1
 
+    @property
+    def is_running(self) -> bool:
+        return self._thread.is_alive()
+
     def submit(self, order: Order) -> "Future[Answer]":
         """The future raises RefusedError for a prompt that leaves no room for the answer."""
         future: Future[Answer] = Future()

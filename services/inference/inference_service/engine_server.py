@@ -16,15 +16,22 @@ from typing import Any
 
 import torch
 import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from inference_service.engine import Answer, Engine, OpenModel, Order, RefusedError
 from inference_service.policy_gate import PolicyGate
 from qmd_rpc.inference import DECODE_ARGUMENT, GRAMMAR_ARGUMENT
 from qmd_schema.contract import Decode
+
+COMPLETIONS = Counter("foundry_completions", "Completions, by how they ended.", ["finish_reason"])
+TOKENS = Counter("foundry_generated_tokens", "Tokens written.")
+SECONDS = Histogram(
+    "foundry_completion_seconds", "Time of a completion, waiting included.", buckets=(0.1, 0.3, 1, 3, 10, 30, 100, 300)
+)
 
 
 class EngineClient:
@@ -52,10 +59,18 @@ class EngineClient:
 async def complete(request: Request) -> JSONResponse:
     try:
         order = _order(await request.json())
-        answer = await asyncio.wrap_future(request.app.state.engine_client.engine.submit(order))
+        with SECONDS.time():
+            answer = await asyncio.wrap_future(request.app.state.engine_client.engine.submit(order))
     except (KeyError, TypeError, ValueError, RefusedError) as error:
+        COMPLETIONS.labels("refused").inc()
         return JSONResponse({"error": {"message": f"{type(error).__name__}: {error}"}}, status_code=400)
+    COMPLETIONS.labels(answer.finish_reason).inc()
+    TOKENS.inc(len(answer.token_ids))
     return JSONResponse({"choices": [_choice(answer)]})
+
+
+async def health(request: Request) -> Response:
+    return Response(status_code=200 if request.app.state.engine_client.engine.is_running else 503)
 
 
 def _order(body: dict[str, Any]) -> Order:
@@ -76,8 +91,18 @@ def _choice(answer: Answer) -> dict[str, Any]:
     return {**choice, "logprobs": None if logprobs is None else {"token_logprobs": logprobs}}
 
 
+async def metrics(_: Request) -> Response:
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
 def make_app(engine: Engine) -> Starlette:
-    app = Starlette(routes=[Route("/v1/completions", complete, methods=["POST"])])
+    app = Starlette(
+        routes=[
+            Route("/v1/completions", complete, methods=["POST"]),
+            Route("/health", health),
+            Route("/metrics", metrics),
+        ]
+    )
     app.state.engine_client = EngineClient(engine)
     app.add_middleware(PolicyGate)
     return app
