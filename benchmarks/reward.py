@@ -1,7 +1,8 @@
 """How fast expansions are scored: in process, over the wire, and by retrieval; all ratios from one run.
 
 The texts are those of a file of pairs, {"query": …, "expansion": …} a line. With --collection, ScoreRetrieval is timed
-on a BEIR folder as well. Give it the machine: another busy process shows in every figure.
+on a BEIR folder as well, with expansions as models are taught to write them. Give it the machine: another busy process
+shows in every figure.
 """
 
 import argparse
@@ -26,6 +27,7 @@ import yaml
 from qmd_reward.pairs import read_pairs
 from qmd_reward.rubric import score
 from qmd_rpc.reward import AsyncRewardClient, Pair, RewardClient
+from qmd_schema.examples import load_examples
 from qmd_search.collections import load_collection
 
 BATCH = 256
@@ -61,7 +63,7 @@ def main() -> int:
         time_batches(client, pairs, in_process, arguments.workers[-1])
         time_unary(arguments, process)
         if arguments.collection:
-            time_retrieval(client, arguments, pairs)
+            time_retrieval(client, arguments)
     return 0
 
 
@@ -129,16 +131,18 @@ async def call_at_rate(address: str, pairs: list[Pair], per_second: int, seconds
     return {name: 1e3 * value for name, value in milliseconds.items()} | {"rate": total / took, "errors": errors}
 
 
-def time_retrieval(client: RewardClient, arguments: argparse.Namespace, pairs: list[Pair]) -> None:
+def time_retrieval(client: RewardClient, arguments: argparse.Namespace) -> None:
     """With texts that were never embedded, then with the same again."""
     collection = load_collection(arguments.collection, arguments.split)
     queries = list(collection.queries.values())
-    texts = [text for _, text in pairs if text.strip()]
+    examples = load_examples(sorted(Path("data").glob("*.jsonl")))
     chosen = random.Random(0)
     # Each line of an expansion gets a word of the query, so that QMD keeps it, and a number, so that it is new.
     jobs = [
-        (query, "".join(f"{line} {query.split()[0]} {number}\n" for line in chosen.choice(texts).splitlines() if line))
-        for number, query in enumerate(chosen.choices(queries, k=300))
+        (query, "".join(f"{kind}: {text} {query.split()[0]} {number}\n" for kind, text in loaded.example.output))
+        for number, (query, loaded) in enumerate(
+            zip(chosen.choices(queries, k=300), chosen.choices(examples, k=300), strict=True)
+        )
     ]
     new = rate(lambda: client.score_retrievals(jobs, collection.name), len(jobs))
     known = max(rate(lambda: client.score_retrievals(jobs, collection.name), len(jobs)) for _ in range(ROUNDS))

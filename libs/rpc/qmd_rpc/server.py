@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import logging
 import signal
 import socket
@@ -108,6 +109,7 @@ async def _serve(
         await asyncio.wait([stopping, loading], return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
             loading.result()
+            _leave_to_the_end()
             calls.is_ready = True
             for name in names:
                 await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -118,6 +120,12 @@ async def _serve(
         await health_servicer.enter_graceful_shutdown()
         await _drain(server, calls, config.drain_seconds)
     logger.info("stopped")
+
+
+def _leave_to_the_end() -> None:
+    """Spares the garbage collector what was loaded: going through it would hold up calls for a tenth of a second."""
+    gc.collect()
+    gc.freeze()
 
 
 async def _drain(server: grpc.aio.Server, calls: CallInterceptor, seconds: float) -> None:

@@ -140,6 +140,7 @@ def describe(sources: Sequence[CollectionConfig], cache: Path | None) -> bytes:
     Returns a serialized ListCollectionsResponse. Raises UserError for a collection that cannot be read.
     """
     _load(sources, cache)
+    _embedder.embed_queries(sorted(_searches))  # the model takes seconds to load: before the first call, not in it
     described = [
         reward_pb2.Collection(
             name=name,
