@@ -136,6 +136,7 @@ class Embedder:
 
             self._tokenizer = Tokenizer.from_file(str(_model_folder() / "tokenizer.json"))
             self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 

@@ -51,6 +51,7 @@ def test_minilm_puts_a_question_next_to_its_answer(minilm: Embedder) -> None:
 
 def test_minilm_counts_the_tokens_of_long_texts(minilm: Embedder) -> None:
     assert minilm.count_tokens("word " * 2000) == 2000
+    assert minilm.count_tokens("two words") == 2
 
 
 def test_equal_texts_are_embedded_once_and_kept_on_disk(tmp_path: Path) -> None:
