@@ -151,6 +151,7 @@ def test_a_version_is_not_switched_inside_an_answer(
     service: Service, client: InferenceClient, versions: list[Path], tokenizer: PreTrainedTokenizerBase
 ) -> None:
     prompts = PROMPTS[:1]
+    wait_until(lambda: answering(service) == 0, 60)  # a stopped engine does not end what callers gave up
     with ThreadPoolExecutor() as threads, stopped(engine_worker(service)):
         answer = threads.submit(client.generate, prompts, decode=PLAIN, max_tokens=60, logprobs=True, seed=1)
         wait_until(lambda: answering(service) == 1, 60)
