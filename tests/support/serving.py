@@ -30,6 +30,10 @@ class Service:
     config: Path
     model: Path
 
+    def start_again(self) -> None:
+        """Starts it as it was started at first; it has to have ended."""
+        self.process = subprocess.Popen(self.process.args, stdout=subprocess.DEVNULL, text=True)
+
 
 def save_model(folder: Path, like: Path, seed: int, **changes: int) -> Path:
     """A random Llama whose answers are not all alike."""
@@ -52,13 +56,14 @@ def running_service(root: Path, folder: Path, model: Path, port: int, **changes:
     config.write_text(yaml.safe_dump(values | {"port": port, "max_sequences": 32, "kv_cache_gib": 0.25} | changes))
     arguments = ["--model", str(model), "--log", str(log)]
     process = subprocess.Popen(command(config, *arguments), stdout=subprocess.PIPE, text=True)
+    service = Service(process, f"127.0.0.1:{port}", config, model)
     try:
         assert process.stdout is not None
         assert "ready" in process.stdout.readline(), log.read_text()[-3000:]
-        yield Service(process, f"127.0.0.1:{port}", config, model)
+        yield service
     finally:
-        process.terminate()
-        process.wait()
+        service.process.terminate()
+        service.process.wait()
 
 
 def answering(service: Service) -> int:
