@@ -123,7 +123,7 @@ async def _serve(
 
 
 def _freeze_heap() -> None:
-    """Spares the garbage collector what was loaded: going through it would hold calls up for up to a third of a second."""
+    """Spares the garbage collector what was loaded: going through it would hold calls up, by as much as .3 s."""
     gc.collect()
     gc.freeze()
 
