@@ -68,11 +68,15 @@ def composite(config: CompositeConfig, query: str, expansion: str, score: float,
     if not share:
         return CompositeReward(0.0, 0.0, 0.0, 0.0, 0.0)
     rubric = config.rubric * score * share
-    relative = min(1.0, max(-1.0, gain / config.gain_scale))
-    retrieval = config.retrieval * (1 + relative) / 2
+    retrieval = config.retrieval * (1 + relative_gain(config, gain)) / 2
     contract = 0.0 if keeps_rules(query, expansion) else -config.contract
     length = -config.length * length_cost(config, expansion)
     return CompositeReward(max(0.0, rubric + retrieval + contract + length), rubric, retrieval, contract, length)
+
+
+def relative_gain(config: CompositeConfig, gain: float) -> float:
+    """-1 to 1: a gain, or a line's credit, in units of `gain_scale`."""
+    return min(1.0, max(-1.0, gain / config.gain_scale))
 
 
 def searched_share(query: str, expansion: str) -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 from inference_service.adapters import SPARE_SLOTS
 from inference_service.config import InferenceServiceConfig
 from qmd_rpc.inference import SERVED_MODEL
+from qmd_rpc.processes import BRIEF_WAITS
 
 GGUF_SUFFIX = ".gguf"
 
@@ -57,6 +58,7 @@ def server_environment(config: InferenceServiceConfig) -> dict[str, str]:
         "VLLM_LOGGING_COLOR": "never",
     }
     if config.device == "cpu":
+        environment |= BRIEF_WAITS
         # Not even the one kernel that --enforce-eager leaves to be compiled: it saves 1.4 ms a step of 65 ms, and
         # takes 4 s at every start and a C++ compiler.
         environment["TORCH_COMPILE_DISABLE"] = "1"

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from qmd_rpc.processes import die_with_parent
+from qmd_rpc.processes import BRIEF_WAITS, die_with_parent
 
 _POLL_SECONDS = 0.2
 
@@ -32,8 +32,7 @@ def run_child(module: str, arguments: Sequence[str | Path], cancelled: threading
     Raises StepError when it fails or takes longer than `seconds`, CalledOffError soon after `cancelled` is set.
     """
     command = [sys.executable, "-m", "publisher.child", module, *map(str, arguments)]
-    # Threads that spin while they wait for each other would crawl on cores that others use.
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "passive"}
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"} | BRIEF_WAITS
     end = time.monotonic() + seconds
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", errors="replace", env=environment

@@ -183,6 +183,13 @@ class GrpoConfig(TrackedStage):
     kl_coefficient: float = Field(
         0.04, ge=0, description="Weight of KL(policy ‖ merged SFT model) per token. 0 needs no reference forward."
     )
+    credit: Literal["answer", "line"] = Field(
+        "answer",
+        description="Who earns the retrieval gain. answer: all tokens of an answer alike, by its gain beside those of "
+        "its group, as in GRPO. line: the tokens of each line, by what the search loses without it. Most lines change "
+        "nothing, so this blames and praises those that do; advantages are then scaled over the whole step, not within "
+        "a group.",
+    )
     importance_cap: float = Field(
         2.0,
         ge=1,

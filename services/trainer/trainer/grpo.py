@@ -10,7 +10,7 @@ from typing import Any
 from qmd_schema.artifacts import read_manifest, sha256_file, sha256_folder, write_manifest
 from trainer.base_models import resolve_model
 from trainer.config import GrpoConfig
-from trainer.grpo_queries import TrainingQuery, check_searched, load_training_queries
+from trainer.grpo_queries import TrainingQuery, check_searched, expanded_queries, load_training_queries
 from trainer.launch import claim, train_on_ray
 from trainer.services import RESTART_SECONDS, open_services
 from trainer.sft import (
@@ -47,6 +47,7 @@ def run_grpo(config: GrpoConfig, data: Path, model: str, output: Path) -> None:
     with open_services(config) as (_, reward):
         check_searched(config.collections, reward)
         claim(output, config, inputs)
+        queries = expanded_queries(queries, reward)
     arguments = {"config": config, "queries": queries, "model": folder}
     train_on_ray(grpo_loop, arguments, config.ray, output.resolve())
     write_manifest(
@@ -81,13 +82,37 @@ def build_trainer(
     from trainer.checkpoints import RunCallback, scratch_folder
     from trainer.rollouts import ROLLOUT_DECODE, PolicySampler
 
-    class TimedTrainer(GRPOTrainer):
-        """GRPOTrainer that logs what the backward passes of a step take, as `seconds/backward`."""
+    class LineCreditTrainer(GRPOTrainer):
+        """GRPOTrainer whose ratios are to the sampler's own probabilities, and with advantages by line on request.
+
+        TRL's correction for the sampler takes a forward pass of its own before the step, which finds what the loss
+        finds again. A ratio of policy to sampler, truncated as CISPO truncates it (arXiv 2506.13585), has the same
+        gradient without it. Logs these ratios, and what the backward passes of a step take, as `seconds/backward`.
+        """
 
         _scored = _backward = 0.0
 
-        def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-            loss = super().compute_loss(*args, **kwargs)
+        def _generate_and_score_completions(self, inputs: Any) -> Any:
+            output = super()._generate_and_score_completions(inputs)
+            output["old_per_token_logps"] = output["sampling_per_token_logps"]
+            if config.credit == "line":
+                output["advantages"] = sampler.line_advantages(output["completion_ids"].shape[1])
+            return output
+
+        def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+            result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+            self._logps = result[0].detach()
+            return result
+
+        def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            loss = super().compute_loss(model, inputs, *args, **kwargs)
+            held = (inputs["completion_mask"] * inputs["tool_mask"]).bool()
+            difference = (self._logps - inputs["old_per_token_logps"])[held]
+            if len(difference):
+                metrics = self._metrics["train"]
+                metrics["sampling/logp_difference/mean"].append(difference.abs().mean().item())
+                metrics["sampling/importance_ratio/mean"].append(difference.exp().mean().item())
+                metrics["sampling/importance_ratio/max"].append(difference.exp().max().item())
             self._scored = time.perf_counter()
             return loss
 
@@ -105,7 +130,7 @@ def build_trainer(
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
     sampler = PolicySampler(config, inference, reward, tokenizer, queries)
     accumulation = completions // (config.rows_per_forward * config.ray.workers)
-    trainer = TimedTrainer(
+    trainer = LineCreditTrainer(
         model=load_base(model, config.ray),
         processing_class=tokenizer,
         train_dataset=Dataset.from_list([{"prompt": query.prompt} for query in sampler.plan]),
@@ -127,16 +152,17 @@ def build_trainer(
             lr_scheduler_type="constant_with_warmup",
             warmup_steps=config.warmup_share,
             beta=config.kl_coefficient,
-            vllm_importance_sampling_mode="token_truncate",
-            vllm_importance_sampling_clip_max=config.importance_cap,
+            loss_type="cispo",
+            epsilon_high=config.importance_cap,
+            vllm_importance_sampling_correction=False,
             save_steps=config.save_steps,
             seed=config.seed,
             **trainer_settings(config.ray, config.trackers, folder),
         ),
     )
-    # TRL corrects for the difference between sampler and policy only behind `use_vllm`, which would make it start or
-    # look for a vLLM of its own when given in the settings. Set now, it brings the correction, and `sync_weights` of
-    # our sampler before the first rollout of each policy.
+    # TRL brings new policies to a sampler only behind `use_vllm`, which would make it start or look for a vLLM of its
+    # own when given in the settings. Set now, it calls `sync_weights` of our sampler before the first rollout of each
+    # policy.
     sampler.attach(trainer)
     trainer.use_vllm = True
     trainer.vllm_generation = sampler

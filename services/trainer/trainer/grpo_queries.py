@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from qmd_schema.errors import DataError, UserError
 from qmd_search.collections import load_collection
 from trainer.config import GrpoConfig, PrepareConfig
 from trainer.dataset import load_eval_queries, load_rows
+from trainer.services import CALLS_IN_FLIGHT
 from trainer.similarity import SimilarityIndex
 
 
@@ -71,6 +73,24 @@ def load_judged_queries(collections: Sequence[CollectionConfig], prepare: Path, 
             "such queries out; take them out of the collections."
         )
     return queries
+
+
+def expanded_queries(queries: Sequence[TrainingQuery], reward: RewardClient) -> list[TrainingQuery]:
+    """The queries without those of collections where keywords find a clear winner: QMD does not expand these.
+
+    Raises DataError where none is left.
+    """
+
+    def is_expanded(query: TrainingQuery) -> bool:
+        if query.collection is None:
+            return True
+        return not reward.score_retrieval(query.query, f"vec: {query.query}\n", query.collection).is_strong_signal
+
+    with ThreadPoolExecutor(CALLS_IN_FLIGHT) as threads:
+        expanded = [query for query, keep in zip(queries, threads.map(is_expanded, queries), strict=True) if keep]
+    if not expanded:
+        raise DataError(f"nothing to train on: QMD expands none of the {len(queries):,} queries")
+    return expanded
 
 
 def check_searched(collections: Sequence[CollectionConfig], reward: RewardClient) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from qmd_rpc.processes import BRIEF_WAITS
 from qmd_schema.artifacts import write_text_atomically
 from qmd_schema.config import StrictModel
 from qmd_schema.errors import ArtifactError
@@ -34,6 +36,9 @@ KEPT_MEMORY = {
 """Lets a worker keep the memory of its activations, in huge pages, instead of fetching it anew for each operation: a
 step on a CPU takes 1.4 to 3 times as long without. Other C libraries ignore it. GLIBC_TUNABLES has room for one
 setting: of several only the first would reach a child's child."""
+
+_MEMORY_USED = re.compile(r"was ([\d.]+)GB used / ([\d.]+)GB limit")
+"""In Ray's message of a process that it ended before the kernel would."""
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +110,7 @@ def train_on_ray(loop: Callable[..., None], arguments: dict[str, Any], settings:
 
 def _worker_environment(settings: RaySettings, threads: int, folder: Path) -> dict[str, str]:
     environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"} | tracker_environment(folder)
-    return environment if settings.gpu else environment | KEPT_MEMORY
+    return environment if settings.gpu else environment | KEPT_MEMORY | BRIEF_WAITS
 
 
 def _join_cluster(settings: RaySettings) -> None:
@@ -165,5 +170,12 @@ def _drop_broken_snapshot(checkpoints: Path) -> None:
 
 def _explain(error: Exception, folder: Path) -> StageFailedError:
     failures = getattr(error, "worker_failures", {}).values()
+    for text in map(str, (error, *failures)):
+        if used := _MEMORY_USED.search(text):
+            return StageFailedError(
+                f"{folder.name}: Ray ended the training: {used[1]} of the machine's {used[2]} GiB of memory are used. "
+                "End what else needs much and run the same command, which goes on at the last checkpoint; or begin "
+                f"anew in another folder with a smaller `rows_per_forward`. Log: {folder / LOGS_NAME}"
+            )
     reasons = sorted({str(failure).strip().splitlines()[-1] for failure in failures})
     return StageFailedError(f"{folder.name}: {'; '.join(reasons) or error}. Log: {folder / LOGS_NAME}")

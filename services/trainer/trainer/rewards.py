@@ -12,10 +12,9 @@ from qmd_rpc.channel import ServiceError
 from qmd_rpc.inference import Completion
 from qmd_rpc.reward import RewardClient
 from trainer.grpo_queries import TrainingQuery
+from trainer.services import CALLS_IN_FLIGHT
 
 RUBRIC_PARTS = ("format", "diversity", "hyde", "quality", "entity", "think_bonus")
-CALLS_IN_FLIGHT = 32
-"""The service embeds the texts of searches that wait at the same time together."""
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +33,13 @@ class Sample:
     """None where a call for it, or for the completion, failed: the sample is missing then."""
     parts: Mapping[str, float] = field(default_factory=dict)
     """The rubric's parts, the reward's terms, the gain of a query that is searched with, and the tokens written."""
+    credits: Sequence[float] = ()
+    """What the search loses without each readable line of the answer; of a query that is searched with."""
+
+    @property
+    def form(self) -> float:
+        """What the answer earns apart from retrieval. Raises KeyError for a missing sample."""
+        return self.parts["rubric"] + self.parts["contract"] + self.parts["length"]
 
 
 Group = list[Sample]
@@ -84,15 +90,18 @@ def score_samples(client: RewardClient, weights: CompositeConfig, samples: Seque
         query, answer, collection = sample.query.query, sample.answer, sample.query.collection
         try:
             rubric = client.score(query, answer)
-            gain = client.score_retrieval(query, answer, collection).gain if collection else None
+            search = client.score_retrieval(query, answer, collection) if collection else None
         except ServiceError as error:
             logger.warning("a sample is left out: %s", error)
             return sample
-        earned = composite(weights, query, answer, rubric.score, gain or 0.0)
+        earned = composite(weights, query, answer, rubric.score, search.gain if search else 0.0)
         parts = {part: float(getattr(rubric, part)) for part in RUBRIC_PARTS}
         parts |= {term: getattr(earned, term) for term in earned._fields[1:]}
-        parts |= {"tokens": len(sample.completion.token_ids)} | ({} if gain is None else {"gain": gain})
-        return replace(sample, reward=earned.reward, parts=parts)
+        parts["tokens"] = len(sample.completion.token_ids)
+        if search:
+            parts["gain"] = search.gain
+        credits_ = [line.credit for line in search.lines] if search else []
+        return replace(sample, reward=earned.reward, parts=parts, credits=credits_)
 
     with ThreadPoolExecutor(CALLS_IN_FLIGHT) as threads:
         return list(threads.map(score, samples))

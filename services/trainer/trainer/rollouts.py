@@ -13,11 +13,15 @@ from qmd_schema.contract import Decode
 from trainer.config import GrpoConfig
 from trainer.grpo_queries import TrainingQuery, in_training_order
 from trainer.launch import StageFailedError
+from trainer.line_credits import token_advantages
 from trainer.policies import push_policy
 from trainer.rewards import Batch, Group, Sample, has_spread, score_samples
 
 ROLLOUT_DECODE = Decode(temperature=1.0, top_k=0, top_p=1.0, presence_penalty=0.0)
 """Drawn from the plain softmax, which is what the sampler's log-probabilities and the policy gradient are of."""
+
+SMALLEST_SPREAD = 1e-4
+"""Of advantages that are scaled; below it all samples earn the same."""
 
 
 class PolicySampler:
@@ -48,6 +52,7 @@ class PolicySampler:
         self._version: str | None = None
         self._policy_step = 0
         self._thread = ThreadPoolExecutor(1, "rollouts")
+        self._batch: Batch | None = None
         self._ahead: Future[Batch] | None = None
         self._seconds = {"wait": 0.0, "sync": 0.0}
 
@@ -85,10 +90,36 @@ class PolicySampler:
         waited = self._seconds["wait"] + time.perf_counter() - began
         batch = replace(batch, seconds={**batch.seconds, **self._seconds, "wait": waited})
         self._check_missing(batch, step)
+        self._batch = batch
         output = self._rollout_of(batch)
         last = step + 1 == self._config.steps
         self._ahead = self._start(step + 1) if self._config.max_staleness and not last else None
         return output
+
+    def line_advantages(self, width: int) -> Any:
+        """Advantages (samples, width) of the last rollout by line, in units of their root mean square over all workers.
+
+        width: tokens that completions are padded to.
+        """
+        import torch
+
+        assert self._batch
+        pieces = [
+            self._tokenizer.batch_decode(
+                [[token] for token in sample.completion.token_ids] if sample.completion else []
+            )
+            for sample in self._batch.samples
+        ]
+        rows = token_advantages(self._batch, self._config.reward_weights, pieces)
+        accelerator = self._trainer.accelerator
+        advantages = torch.zeros(len(rows), width, device=accelerator.device)
+        for row, values in zip(advantages, rows, strict=True):
+            row[: len(values)] = torch.tensor(values)
+        size = sum(map(len, rows))
+        squares, tokens = accelerator.reduce(
+            torch.stack([advantages.square().sum(), advantages.new_tensor(size)]), "sum"
+        )
+        return advantages / (squares / tokens.clamp(min=1)).sqrt().clamp(min=SMALLEST_SPREAD)
 
     def _start(self, step: int) -> Future[Batch]:
         return self._thread.submit(self._draw, self._queries_of(step), self._seed(step))

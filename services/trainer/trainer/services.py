@@ -9,6 +9,8 @@ from trainer.config import GrpoConfig, ImitationConfig
 
 READY_SECONDS = 60.0
 """Time the services may take to answer when a stage starts."""
+CALLS_IN_FLIGHT = 32
+"""To the reward service, which embeds the texts of searches that wait at the same time together."""
 RESTART_SECONDS = 300.0
 """Time they may take when a worker starts: it may replace one that their outage ended, and vLLM then starts anew."""
 

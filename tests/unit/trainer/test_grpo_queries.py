@@ -4,12 +4,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from qmd_rpc.v1 import reward_pb2
 from qmd_schema.config import CollectionConfig
 from qmd_schema.contract import bos_token, prompt_text
 from qmd_schema.errors import DataError
 from trainer.config import GrpoConfig, LoraSettings, RaySettings
 from trainer.dataset import Row
-from trainer.grpo_queries import TrainingQuery, in_training_order, load_training_queries
+from trainer.grpo_queries import TrainingQuery, expanded_queries, in_training_order, load_training_queries
 
 
 @pytest.fixture
@@ -68,3 +69,17 @@ def test_every_query_comes_once_before_one_comes_again():
     order = in_training_order(queries, 8, seed=0)
     assert sorted(order[:3]) == sorted(order[3:6]) == sorted(queries)
     assert order == in_training_order(queries, 9, seed=0)[:8] != in_training_order(queries, 8, seed=1)
+
+
+def test_queries_that_qmd_does_not_expand_are_left_out():
+    class ClearWinner:
+        """A reward service whose search finds a clear winner for queries of one word."""
+
+        def score_retrieval(self, query, expansion, collection):  # noqa: ARG002
+            assert collection == "notes"
+            return reward_pb2.RetrievalScore(is_strong_signal=" " not in query)
+
+    queries = [TrainingQuery("", "tea"), TrainingQuery("", "tea", "notes"), TrainingQuery("", "tea tins", "notes")]
+    assert expanded_queries(queries, ClearWinner()) == [queries[0], queries[2]]
+    with pytest.raises(DataError, match="nothing to train on: QMD expands none of the 1 queries"):
+        expanded_queries(queries[1:2], ClearWinner())

@@ -21,7 +21,8 @@ class LengthReward:
 
     def score_retrieval(self, query, answer, collection):  # noqa: ARG002
         assert collection == "notes"
-        return reward_pb2.RetrievalScore(gain=len(answer) / 100)
+        lines = [reward_pb2.LineScore(credit=len(line) / 100) for line in answer.splitlines()]
+        return reward_pb2.RetrievalScore(gain=len(answer) / 100, lines=lines)
 
 
 def sample(answer: str = GOOD, collection: str | None = None, reward: float | None = None, policy_step: int = 0):
@@ -41,6 +42,7 @@ def test_each_answer_is_searched_in_the_collection_its_query_is_asked_of():
     answers = ["lex: tea\n", "lex: dunes\n"]
     scored = score_samples(LengthReward(), WEIGHTS, [sample(answers[0]), sample(answers[1], "notes")])
     assert [one.parts.get("gain") for one in scored] == [None, 0.11]
+    assert [list(one.credits) for one in scored] == [[], [0.1]]
 
 
 def test_a_sample_has_no_reward_where_the_service_is_away(free_port):
