@@ -96,7 +96,7 @@ def build_trainer(
             output = super()._generate_and_score_completions(inputs)
             output["old_per_token_logps"] = output["sampling_per_token_logps"]
             if config.credit == "line":
-                output["advantages"] = sampler.line_advantages(output["completion_ids"].shape[1])
+                output["advantages"] = sampler.line_advantages(inputs[0]["batch"], output["completion_ids"].shape[1])
             return output
 
         def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
@@ -109,10 +109,11 @@ def build_trainer(
             held = (inputs["completion_mask"] * inputs["tool_mask"]).bool()
             difference = (self._logps - inputs["old_per_token_logps"])[held]
             if len(difference):
+                ratio = difference.exp()
                 metrics = self._metrics["train"]
                 metrics["sampling/logp_difference/mean"].append(difference.abs().mean().item())
-                metrics["sampling/importance_ratio/mean"].append(difference.exp().mean().item())
-                metrics["sampling/importance_ratio/max"].append(difference.exp().max().item())
+                metrics["sampling/importance_ratio/mean"].append(ratio.mean().item())
+                metrics["sampling/importance_ratio/max"].append(ratio.max().item())
             self._scored = time.perf_counter()
             return loss
 

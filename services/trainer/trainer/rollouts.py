@@ -52,7 +52,6 @@ class PolicySampler:
         self._version: str | None = None
         self._policy_step = 0
         self._thread = ThreadPoolExecutor(1, "rollouts")
-        self._batch: Batch | None = None
         self._ahead: Future[Batch] | None = None
         self._seconds = {"wait": 0.0, "sync": 0.0}
 
@@ -90,27 +89,25 @@ class PolicySampler:
         waited = self._seconds["wait"] + time.perf_counter() - began
         batch = replace(batch, seconds={**batch.seconds, **self._seconds, "wait": waited})
         self._check_missing(batch, step)
-        self._batch = batch
         output = self._rollout_of(batch)
         last = step + 1 == self._config.steps
         self._ahead = self._start(step + 1) if self._config.max_staleness and not last else None
         return output
 
-    def line_advantages(self, width: int) -> Any:
-        """Advantages (samples, width) of the last rollout by line, in units of their root mean square over all workers.
+    def line_advantages(self, batch: Batch, width: int) -> Any:
+        """Advantages (samples, width) of a rollout by line, in units of their root mean square over all workers.
 
         width: tokens that completions are padded to.
         """
         import torch
 
-        assert self._batch
         pieces = [
             self._tokenizer.batch_decode(
                 [[token] for token in sample.completion.token_ids] if sample.completion else []
             )
-            for sample in self._batch.samples
+            for sample in batch.samples
         ]
-        rows = token_advantages(self._batch, self._config.reward_weights, pieces)
+        rows = token_advantages(batch, self._config.reward_weights, pieces)
         accelerator = self._trainer.accelerator
         advantages = torch.zeros(len(rows), width, device=accelerator.device)
         for row, values in zip(advantages, rows, strict=True):
