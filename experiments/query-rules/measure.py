@@ -38,9 +38,7 @@ class Words:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("collections", type=Path, nargs="+", help="BEIR folders")
-    parser.add_argument(
-        "--split", default="train", help="of their judgements (default: train, or dev where there is none)"
-    )
+    parser.add_argument("--split", default="train", help="of their judgements (default: %(default)s)")
     parser.add_argument("--queries", type=int, default=300, help="of each, drawn at random (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=Path("data"), help="training data that says which words are rare")
     arguments = parser.parse_args()
@@ -48,7 +46,7 @@ def main() -> None:
     embedder = Embedder(cache_folder() / "embeddings.sqlite")
     gains: dict[str, list[list[float]]] = {name: [] for name in rules}
     for path in arguments.collections:
-        collection = load_collection(path, split_of(path, arguments.split))
+        collection = load_collection(path, arguments.split)
         chosen = random.Random(0).sample(sorted(collection.queries), min(arguments.queries, len(collection.queries)))
         with HybridSearch.open(collection, embedder, cache_folder()) as search:
             plain = quality(search, collection, chosen, lambda _: [])
@@ -60,12 +58,6 @@ def main() -> None:
     for name, columns in gains.items():
         cells = [f"{fmean(values):+.3f} ± {1.96 * stdev(values) / len(values) ** 0.5:.3f}" for values in columns]
         print(f"| {name} | {' | '.join(cells)} | {fmean(map(fmean, columns)):+.4f} |")
-
-
-def split_of(path: Path, split: str) -> str:
-    """dev where the collection has no such judgements."""
-    places = (path / f"qrels_{split}.tsv", path / "qrels" / f"{split}.tsv")
-    return split if any(place.is_file() for place in places) else "dev"
 
 
 def quality(

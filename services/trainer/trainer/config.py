@@ -269,6 +269,12 @@ class ImitationConfig(StrictModel):
         description="What `distill` adds to the gain of a lex line for its words' rarity in the collection, at most: "
         "unlike luck, it can be learnt.",
     )
+    hyde: Literal["samples", "documents"] = Field(
+        "samples",
+        description="Where `distill` has hyde lines from. samples: of a query's answers, the line that gains most. "
+        "documents: the query again, then how the document begins that answers it, so that the model learns what its "
+        "collections say.",
+    )
     rehearsal: float = Field(
         1.0, ge=0, description="Rows of the prepared data mixed in for each new one, so that the form is not forgotten."
     )

