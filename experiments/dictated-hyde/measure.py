@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean, stdev
 
+from qmd_reward.retrieval import quality
 from qmd_schema.contract import keeps
 from qmd_schema.expansion import Line
 from qmd_search.collections import Collection, Document, load_collection
 from qmd_search.hybrid import HybridSearch, cache_folder
-from qmd_search.metrics import measure
 from qmd_search.vectors import Embedder
-from trainer.dictation import hyde_line
+from trainer.dictation import answers, hyde_line
 
 
 def main() -> None:
@@ -29,9 +29,9 @@ def main() -> None:
     for path in arguments.collections:
         dev, train = load_collection(path, "dev"), load_collection(path, "train")
         with HybridSearch.open(dev, embedder, cache_folder()) as search:
-            plain = quality(search, dev, {})
+            plain = ndcgs(search, dev, {})
             for name, lines in make_lines(dev, train, embedder).items():
-                found = quality(search, dev, lines)
+                found = ndcgs(search, dev, lines)
                 rows.setdefault(name, []).append([after - before for after, before in zip(found, plain, strict=True)])
     print(f"| hyde line | {' | '.join(path.name for path in arguments.collections)} | mean |")
     print("|---" * (len(arguments.collections) + 2) + "|")
@@ -40,37 +40,27 @@ def main() -> None:
         print(f"| {name} | {' | '.join(cells)} | {fmean(map(fmean, columns)):+.3f} |")
 
 
-def quality(search: HybridSearch, collection: Collection, lines: Mapping[str, Line]) -> list[float]:
+def ndcgs(search: HybridSearch, collection: Collection, lines: Mapping[str, Line]) -> list[float]:
     """nDCG@10 of each query, searched with its line if it has one that QMD keeps."""
     values = []
     for id_, query in collection.queries.items():
         kept = [lines[id_]] if id_ in lines and keeps(query, lines[id_].text) else []
         ranking = [hit.id for hit in search.search(query, kept)]
-        values.append(measure({id_: ranking}, {id_: collection.qrels[id_]})[id_]["ndcg@10"])
+        values.append(quality(ranking, collection.qrels[id_]).ndcg)
     return values
 
 
 def make_lines(dev: Collection, train: Collection, embedder: Embedder) -> dict[str, dict[str, Line]]:
     """Name of a way to write hyde lines -> id of a development query -> its line."""
-    documents = {document.id: document for document in dev.documents}
+    own, learnt_answers = answers(dev), answers(train)
     known = list(train.queries)
     asked, learnt = (embedder.embed_queries(list(each.queries.values())) for each in (dev, train))
-    nearest = {
-        id_: answering(train, known[row.argmax()], documents)
-        for id_, row in zip(dev.queries, asked @ learnt.T, strict=True)
-    }
-    own = {id_: answering(dev, id_, documents) for id_ in dev.queries}
+    nearest = {id_: learnt_answers[known[row.argmax()]] for id_, row in zip(dev.queries, asked @ learnt.T, strict=True)}
     return {
         "of the nearest training query": {id_: hyde_line(query, nearest[id_]) for id_, query in dev.queries.items()},
         "the same without the query": {id_: alone(nearest[id_]) for id_ in dev.queries},
         "of the query's own document": {id_: hyde_line(query, own[id_]) for id_, query in dev.queries.items()},
     }
-
-
-def answering(collection: Collection, query: str, documents: Mapping[str, Document]) -> Document:
-    """The document that answers a query best."""
-    grades = collection.qrels[query]
-    return documents[max(grades, key=grades.__getitem__)]
 
 
 def alone(document: Document) -> Line:

@@ -26,11 +26,21 @@ def test_a_document_without_prose_gives_its_title():
     assert hyde_line("boots for Greta", table).text == "boots for Greta: Shoe sizes"
 
 
+def test_a_document_without_any_words_leaves_the_query():
+    assert hyde_line("boots for Greta", Document("sizes", "", "| EU | UK |\n")).text == "boots for Greta:"
+
+
+def test_a_script_without_spaces_is_cut_at_the_last_character_that_fits():
+    line = hyde_line("東京 winter", Document("tokyo", "", "東京の冬は乾燥して晴れる日が多い。" * 20))
+    assert len(line.text) == MOST_CHARACTERS
+    assert line.text.startswith("東京 winter: 東京の冬は乾燥して")
+
+
 @given(st.from_regex(r"[a-z]{1,9}( [a-z]{1,9}){0,20}\??", fullmatch=True), st.text(max_size=400))
 def test_a_line_is_one_line_of_bounded_length_that_qmd_keeps(query: str, text: str):
     line = hyde_line(query, Document("note", "A note", text))
     assert len(line.text) <= MOST_CHARACTERS
-    assert "\n" not in line.text and keeps(query, line.text)
+    assert "\n" not in line.text and line.text == line.text.strip() and keeps(query, line.text)
 
 
 def test_the_document_that_answers_best_is_taken(tmp_path: Path):
