@@ -15,6 +15,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
+_TOKENS_AT_ONCE = 128
+"""Of which logits are held: 25 MB with a vocabulary of 49,152."""
+
 
 def share_prompts(model: PreTrainedModel, temperature: float = 1.0) -> None:
     """Replaces the head that TRL's `add_fused_lm_head` put on `model` (the base below PEFT)."""
@@ -45,11 +48,10 @@ def score_answers(
     rest = pad_sequence([target[shared:] for target in targets], batch_first=True, padding_value=-100)
     scored = rest[:, 1:] != -100
     wanted = rest[:, 1:][scored]
-    logits = model.get_output_embeddings()(hidden[:, :-1][scored]).float() / temperature
-    log_probs = -torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
-    with torch.no_grad():
-        entropy = logits.logsumexp(-1) - torch.linalg.vecdot(logits.softmax(-1), logits)
-        is_top1 = logits.argmax(-1) == wanted
+    head = model.get_output_embeddings().weight
+    if torch.is_autocast_enabled("cpu"):
+        head = head.to(torch.get_autocast_dtype("cpu"))
+    log_probs, entropy, is_top1 = _ScoreTokens.apply(hidden[:, :-1][scored], head, wanted, temperature)
 
     # Row by row, the scored tokens come in the same order as in the padded batch.
     label_mask = labels[:, 1:] != -100
@@ -61,6 +63,55 @@ def score_answers(
         is_top1=torch.zeros_like(label_mask).masked_scatter(label_mask, is_top1),
         label_mask=label_mask,
     )
+
+
+class _ScoreTokens(torch.autograd.Function):
+    """Log-probability, entropy and whether it is the likeliest, of each wanted token.
+
+    Logits are made for a few tokens at a time, and made again for the gradient: a vocabulary's worth of numbers for
+    each of a batch's tokens would go through memory at every operation.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, head: Tensor, wanted: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """hidden: [tokens, width]; head: [vocabulary, width]; wanted: [tokens]."""
+        ctx.save_for_backward(hidden, head, wanted)
+        ctx.temperature = temperature
+        parts = []
+        for rows, tokens in zip(hidden.split(_TOKENS_AT_ONCE), wanted.split(_TOKENS_AT_ONCE), strict=True):
+            logits = _logits(rows, head, temperature)
+            highest, likeliest = logits.max(-1)
+            own = logits.gather(-1, tokens[:, None])[:, 0]
+            weights = (logits - highest[:, None]).exp_()
+            total = weights.sum(-1)
+            normaliser = highest + total.log()
+            mean = torch.linalg.vecdot(weights, logits) / total
+            parts.append((own - normaliser, normaliser - mean, likeliest == tokens))
+        log_probs, entropy, is_top1 = (torch.cat(part) for part in zip(*parts, strict=True))
+        ctx.mark_non_differentiable(entropy, is_top1)
+        return log_probs, entropy, is_top1
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        hidden, head, wanted = ctx.saved_tensors
+        scale = gradients[0] / ctx.temperature
+        of_hidden = torch.empty_like(hidden)
+        of_head = torch.zeros_like(head) if ctx.needs_input_grad[1] else None
+        for start in range(0, len(wanted), _TOKENS_AT_ONCE):
+            part = slice(start, start + _TOKENS_AT_ONCE)
+            slopes = _logits(hidden[part], head, ctx.temperature).softmax(-1).neg_()
+            slopes[torch.arange(len(slopes)), wanted[part]] += 1
+            slopes = (slopes * scale[part, None]).to(head.dtype)
+            of_hidden[part] = slopes @ head
+            if of_head is not None:
+                of_head += slopes.T @ hidden[part].to(head.dtype)
+        return of_hidden, of_head, None, None
+
+
+def _logits(hidden: Tensor, head: Tensor, temperature: float) -> Tensor:
+    return (hidden.to(head.dtype) @ head.T).float() / temperature
 
 
 def _shared_length(rows: list[Tensor], targets: list[Tensor]) -> int:

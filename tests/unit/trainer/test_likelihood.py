@@ -76,6 +76,22 @@ def test_rows_that_share_nothing_are_scored_as_well(tiny_llama):
     torch.testing.assert_close(scores.log_probs, plain * scores.label_mask, atol=1e-5, rtol=1e-5)
 
 
+def test_many_answer_tokens_give_the_log_probabilities_and_gradients_of_the_plain_head(tiny_llama):
+    """More than logits are held of at once, the head's own gradient among them."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
+    ids = torch.randint(3, model.config.vocab_size, (3, 101), generator=torch.Generator().manual_seed(0))
+    scores = score_answers(model, ids, torch.ones_like(ids), ids, 0.7)
+    scores.log_probs[:, ::2].sum().backward()
+    actual = gradient(model)
+    plain = (model(input_ids=ids).logits[:, :-1] / 0.7).log_softmax(-1)
+    expected = plain.gather(-1, ids[:, 1:, None]).squeeze(-1)
+    expected[:, ::2].sum().backward()
+    torch.testing.assert_close(scores.log_probs, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(scores.entropy, -(plain.exp() * plain).sum(-1), atol=1e-4, rtol=1e-5)
+    assert torch.equal(scores.is_top1, plain.argmax(-1) == ids[:, 1:])
+    torch.testing.assert_close(actual, gradient(model), atol=1e-4, rtol=1e-4)
+
+
 def test_generation_does_not_meet_the_head(tiny_llama):
     model = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
     add_fused_lm_head(model)
