@@ -61,7 +61,10 @@ class Profile:
     def inputs_sha256(self) -> str:
         """One hash of all config files and of the training data."""
         files = [*sorted(self.folder.glob("*.yaml")), *sorted(self.prepare.data.glob("*.jsonl"))]
-        return sha256_json({path.name: sha256_file(path) for path in files})
+        hashes = {path.name: sha256_file(path) for path in files}
+        for path in filter(Path.is_file, self.prepare.dictating_files):
+            hashes[f"{path.parent.name}/{path.name}"] = sha256_file(path)
+        return sha256_json(hashes)
 
 
 def profile_folder(name: str) -> Path:

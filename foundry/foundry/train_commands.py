@@ -62,7 +62,7 @@ def distill(
     profile: Profile = "cpu",
     config: Config = None,
 ) -> None:
-    """Fine-tuning on composed answers: lex lines found by search, the rest sampled or dictated by documents.
+    """Fine-tuning on composed answers: lex lines found by search beside sampled ones.
 
     The reward and inference services must be up (`foundry serve`), and the reward service must search the collections
     that the config names. Writes an adapter on the merged SFT model, and the rows it learnt from.

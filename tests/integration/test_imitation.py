@@ -91,18 +91,6 @@ def test_an_answer_is_composed_of_lex_lines_by_search_and_the_best_of_the_other_
     assert lex and all(set(line.text.split()) <= set(QUERY.split()) for line in lex)
 
 
-def test_a_hyde_line_may_be_dictated_by_the_document_that_answers(
-    reward: RewardClient, config: ImitationConfig
-) -> None:
-    search = Search(reward, lambda *_: None)
-    config = config.model_copy(update={"hyde": "documents"})
-    [target] = composed([answered(QUERY, WANDERS, FINDS)], search, config)
-    assert keeps_rules(QUERY, target.answer)
-    hyde, *_, vec = parse(target.answer).expansion.lines
-    assert hyde.text == f"{QUERY}: Java beans from the island of Java, ground fine for the moka pot."
-    assert vec.text == "java coffee from an island"
-
-
 def test_a_collection_that_is_not_searched_is_refused(reward: RewardClient, collection: CollectionConfig) -> None:
     check_searched([collection], reward)
     other = CollectionConfig(path=Path("nowhere/docs"))

@@ -29,6 +29,11 @@ class CollectionConfig(StrictModel):
     def name(self) -> str:
         return self.path.resolve().name
 
+    @property
+    def files(self) -> list[Path]:
+        judgements = f"qrels_{self.split}.tsv" if self.split else "qrels.tsv"
+        return [self.path / name for name in ("corpus.jsonl", "queries.jsonl", judgements)]
+
 
 Model = TypeVar("Model", bound=StrictModel)
 

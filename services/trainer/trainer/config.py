@@ -59,6 +59,12 @@ class PrepareConfig(StrictModel):
     judged: list[Path] = Field(
         [], description="Further files of queries to judge models on, as the queries.jsonl of a BEIR folder elsewhere."
     )
+    dictation: list[CollectionConfig] = Field(
+        [],
+        description="BEIR folders with the split to learn from: their judged queries become further rows, with answers "
+        "that the judged documents dictate, so that a model learns what the collections hold. Of the queries those are "
+        "left out that models are judged on, or nearly.",
+    )
     validation_share: float = Field(0.08, gt=0, lt=1, description="Share of each slice that is held out for the loss.")
     near_duplicate: float = Field(
         0.6,
@@ -71,6 +77,11 @@ class PrepareConfig(StrictModel):
         CurationConfig(), description="What `foundry data lint` asks of the set; preparing does not."
     )
     seed: int = Field(0, ge=0, description="Seed of the split.")
+
+    @property
+    def dictating_files(self) -> list[Path]:
+        """The files that dictated rows are made of."""
+        return [path for collection in self.dictation for path in collection.files]
 
 
 class LoraSettings(StrictModel):
@@ -156,6 +167,11 @@ class SftConfig(FineTuningConfig):
 
     model: str = Field(description="Model reference to train from.")
     prepare: Path = Field(description="Config that data is prepared with when no folder of prepared data is given.")
+    dictated_copies: int = Field(
+        3,
+        ge=1,
+        description="Times that a dictated row is trained on in an epoch: contents take longer to learn than the form.",
+    )
 
 
 class GrpoConfig(TrackedStage):
@@ -268,12 +284,6 @@ class ImitationConfig(StrictModel):
         ge=0,
         description="What `distill` adds to the gain of a lex line for its words' rarity in the collection, at most: "
         "unlike luck, it can be learnt.",
-    )
-    hyde: Literal["samples", "documents"] = Field(
-        "samples",
-        description="Where `distill` has hyde lines from. samples: of a query's answers, the line that gains most. "
-        "documents: the query again, then how the document begins that answers it, so that the model learns what its "
-        "collections say.",
     )
     rehearsal: float = Field(
         1.0, ge=0, description="Rows of the prepared data mixed in for each new one, so that the form is not forgotten."

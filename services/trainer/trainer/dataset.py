@@ -6,6 +6,7 @@ import time
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from qmd_schema.examples import LoadedExample, load_examples
 from qmd_schema.expansion import render
 from trainer.base_models import resolve_model
 from trainer.config import PrepareConfig
+from trainer.dictation import dictated_answers
 from trainer.similarity import SimilarityIndex
 
 UNSLICED = "other"
@@ -24,7 +26,7 @@ UNSLICED = "other"
 
 
 class Row(NamedTuple):
-    """One line of train.jsonl or val.jsonl."""
+    """One line of train.jsonl, val.jsonl or dictated.jsonl."""
 
     query: str
     slice: str
@@ -75,12 +77,17 @@ def deduplicate(examples: Iterable[LoadedExample]) -> tuple[list[LoadedExample],
     kept: dict[str, LoadedExample] = {}
     dropped: list[LoadedExample] = []
     for loaded in examples:
-        key = " ".join(unicodedata.normalize("NFKC", loaded.example.query).casefold().split())
+        key = _same(loaded.example.query)
         if key in kept:
             dropped.append(loaded)
         else:
             kept[key] = loaded
     return list(kept.values()), dropped
+
+
+def _same(query: str) -> str:
+    """The same text for queries that count as the same."""
+    return " ".join(unicodedata.normalize("NFKC", query).casefold().split())
 
 
 def load_eval_queries(config: PrepareConfig) -> list[EvalQuery]:
@@ -176,8 +183,29 @@ def render_rows(examples: Iterable[LoadedExample], bos: str | None, eos: str) ->
     return rows
 
 
+def dictated_rows(
+    config: PrepareConfig, known: Iterable[LoadedExample], evaluation: Iterable[EvalQuery], bos: str | None, eos: str
+) -> tuple[list[Row], int]:
+    """A row for each query of the collections of `config.dictation`, and how many queries were left out.
+
+    These are queries that models are judged on, or nearly; those of `known` examples; and those whose document dictates
+    nothing that keeps the contract. Raises DataError for a collection that cannot be read.
+    """
+    index = SimilarityIndex(query.text for query in evaluation)
+    taken = {_same(loaded.example.query) for loaded in known}
+    rows: list[Row] = []
+    dictated = dictated_answers(config.dictation)
+    for name, query, expansion in dictated:
+        if _same(query) in taken or index.similar(query, config.near_duplicate):
+            continue
+        taken.add(_same(query))
+        with suppress(ValueError):
+            rows.append(Row(query, name, prompt_text(query, bos), render(query, expansion) + eos))
+    return rows, len(dictated) - len(rows)
+
+
 def prepare(config: PrepareConfig, output: Path) -> None:
-    """Writes train.jsonl, val.jsonl and the manifest into `output`, or raises and leaves it untouched."""
+    """Writes a file for each part and the manifest into `output`, or raises and leaves it untouched."""
     started = time.monotonic()
     files = sorted(config.data.glob("*.jsonl"))
     if not files:
@@ -192,6 +220,8 @@ def prepare(config: PrepareConfig, output: Path) -> None:
     model = resolve_model(config.model)
     bos, eos = bos_token(model), eos_token(model)
     parts = {"train": render_rows(train, bos, eos), "val": render_rows(validation, bos, eos)}
+    dictated, left_out = dictated_rows(config, kept, evaluation, bos, eos)
+    parts["dictated"] = dictated
     with folder_written_atomically(output) as folder:
         for part, rows in parts.items():
             write_rows(folder, part, rows)
@@ -199,7 +229,7 @@ def prepare(config: PrepareConfig, output: Path) -> None:
             folder,
             "prepare",
             config,
-            inputs={str(path): sha256_file(path) for path in files}
+            inputs={str(path): sha256_file(path) for path in files + config.dictating_files}
             | {name: sha256_file(model / name) for name in ("tokenizer.json", "tokenizer_config.json")},
             seconds=time.monotonic() - started,
             packages=["qmd-schema", "qmd-trainer"],
@@ -208,6 +238,8 @@ def prepare(config: PrepareConfig, output: Path) -> None:
                 "examples": len(loaded),
                 "duplicates": [where.where for where in dropped],
                 "evaluation_queries": len(evaluation),
+                "dictated": len(dictated),
+                "dictated_left_out": left_out,
                 "train": len(train),
                 "val": len(validation),
                 "slices": dict(sorted(Counter(map(slice_of, kept)).items())),
@@ -231,7 +263,7 @@ def write_rows(data: Path, part: str, rows: Iterable[Row]) -> None:
 
 
 def load_rows(data: Path, part: str) -> list[Row]:
-    """Rows that `prepare` wrote; part: "train" or "val"."""
+    """Rows that `prepare` wrote; part: "train", "val" or "dictated"."""
     path = data / f"{part}.jsonl"
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file. Write it with: python -m trainer prepare --output {data}")
@@ -240,6 +272,12 @@ def load_rows(data: Path, part: str) -> list[Row]:
             return [Row(**json.loads(line)) for line in file]
     except (ValueError, TypeError) as error:
         raise ArtifactError(f"{path}: not as `prepare` writes it: {error}. Prepare the data again.") from error
+
+
+def load_training_rows(data: Path, dictated_copies: int) -> list[Row]:
+    """The rows of an epoch. Those that no document dictated come once, as do all where there are no others."""
+    dictated = load_rows(data, "dictated") if (data / "dictated.jsonl").is_file() else []
+    return load_rows(data, "train") + dictated * dictated_copies
 
 
 def tokenize_rows(rows: Sequence[Row], model: Path, max_length: int) -> list[TokenizedRow]:

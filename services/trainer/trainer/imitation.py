@@ -19,7 +19,6 @@ from qmd_search.collections import load_documents
 from trainer.base_models import resolve_model
 from trainer.config import ImitationConfig, SftConfig
 from trainer.dataset import Row, eos_token, load_rows, write_rows
-from trainer.dictation import dictated_hydes
 from trainer.grpo_queries import TrainingQuery, check_searched, load_judged_queries
 from trainer.launch import PROGRESS_NAME, record_progress
 from trainer.lex_teacher import Lesson, Lines, Rarity, teach
@@ -186,19 +185,10 @@ def best_answers(answered: Sequence[Answered], search: Search, config: Imitation
 
 
 def composed(answered: Sequence[Answered], search: Search, config: ImitationConfig) -> list[Target]:
-    """Lex lines by search, beside the hyde line and vec line that each gain most by themselves.
-
-    These are sampled ones; but `config.hyde` may have the hyde line dictated by the document that answers the query.
-    """
+    """Lex lines by search, beside the sampled hyde line and vec line that each gain most by themselves."""
     taught = [each for each in answered if each.answers and split_only(each.query.query)[1] is None]
     samples = [[_searched(each.query.query, answer) for answer in each.answers] for each in taught]
     others = [list(dict.fromkeys(line for lines in each for line in lines)) for each in samples]
-    if config.hyde == "documents":
-        dictated = dictated_hydes(config.collections)
-        others = [
-            [dictated[each.query.collection or "", each.query.query], *(line for line in lines if line.kind != "hyde")]
-            for each, lines in zip(taught, others, strict=True)
-        ]
     asked = [(each.query, (line,)) for each, lines in zip(taught, others, strict=True) for line in lines]
     alone = iter(search.gains(asked, "hyde and vec lines"))
     worth = [{line: next(alone) for line in lines} for lines in others]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from qmd_rpc.processes import BRIEF_WAITS
+from qmd_rpc.processes import TRAINING_WAITS
 from qmd_schema.artifacts import write_text_atomically
 from qmd_schema.config import StrictModel
 from qmd_schema.errors import ArtifactError
@@ -76,6 +76,9 @@ def train_on_ray(loop: Callable[..., None], arguments: dict[str, Any], settings:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray looks this often for what workers report, and till then neither knows of their newest checkpoint after a kill
+    # nor lets them report again.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -110,7 +113,7 @@ def train_on_ray(loop: Callable[..., None], arguments: dict[str, Any], settings:
 
 def _worker_environment(settings: RaySettings, threads: int, folder: Path) -> dict[str, str]:
     environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"} | tracker_environment(folder)
-    return environment if settings.gpu else environment | KEPT_MEMORY | BRIEF_WAITS
+    return environment if settings.gpu else environment | KEPT_MEMORY | TRAINING_WAITS
 
 
 def _join_cluster(settings: RaySettings) -> None:

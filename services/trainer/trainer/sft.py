@@ -10,7 +10,7 @@ from typing import Any
 from qmd_schema.artifacts import folder_written_atomically, read_manifest, sha256_file, sha256_folder, write_manifest
 from trainer.base_models import resolve_model
 from trainer.config import LoraSettings, RaySettings, SftConfig
-from trainer.dataset import TokenizedRow, grouped_order, load_rows, tokenize_rows
+from trainer.dataset import Row, TokenizedRow, grouped_order, load_rows, load_training_rows, tokenize_rows
 from trainer.launch import PROGRESS_NAME, claim, train_on_ray
 from trainer.tracking import PROJECT, check_trackers
 
@@ -31,9 +31,9 @@ def run_sft(config: SftConfig, data: Path, output: Path) -> None:
     started = time.monotonic()
     check_trackers(config.trackers)
     model = resolve_model(config.model)
-    for part in ("train", "val"):
-        tokenize_rows(load_rows(data, part), model, config.max_length)
-    inputs = {"model": sha256_folder(model)} | {p: sha256_file(data / f"{p}.jsonl") for p in ("train", "val")}
+    for rows in _parts(config, data).values():
+        tokenize_rows(rows, model, config.max_length)
+    inputs = {"model": sha256_folder(model)} | {path.stem: sha256_file(path) for path in sorted(data.glob("*.jsonl"))}
     claim(output, config, inputs)
     arguments = {"config": config, "data": data.resolve(), "model": model}
     train_on_ray(sft_loop, arguments, config.ray, output.resolve())
@@ -81,10 +81,8 @@ def sft_loop(config: SftConfig, data: Path, model: Path, folder: Path) -> None:
             return GroupedSampler([len(ids) for ids in (dataset or self.train_dataset)["input_ids"]])
 
     parts = {
-        part: Dataset.from_list(
-            [labelled(row) for row in tokenize_rows(load_rows(data, part), model, config.max_length)]
-        )
-        for part in ("train", "val")
+        part: Dataset.from_list([labelled(row) for row in tokenize_rows(rows, model, config.max_length)])
+        for part, rows in _parts(config, data).items()
     }
     trainer = AnswerTrainer(
         model=load_base(model, config.ray),
@@ -115,6 +113,10 @@ def sft_loop(config: SftConfig, data: Path, model: Path, folder: Path) -> None:
     )
     place_base(trainer, config.ray)
     fit(trainer, folder)
+
+
+def _parts(config: SftConfig, data: Path) -> dict[str, list[Row]]:
+    return {"train": load_training_rows(data, config.dictated_copies), "val": load_rows(data, "val")}
 
 
 def labelled(row: TokenizedRow) -> dict[str, list[int]]:

@@ -11,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmd_schema.artifacts import read_manifest
+from qmd_schema.config import CollectionConfig
 from qmd_schema.contract import prompt_text
 from qmd_schema.errors import ArtifactError, DataError
 from qmd_schema.examples import LoadedExample, TrainingExample
+from qmd_search.collections import Collection, Document
+from support.searching import write_collection
 from trainer.config import PrepareConfig
 from trainer.dataset import (
     EvalQuery,
@@ -23,6 +26,7 @@ from trainer.dataset import (
     grouped_order,
     load_eval_queries,
     load_rows,
+    load_training_rows,
     prepare,
     split_by_slice,
     tokenize_rows,
@@ -147,8 +151,56 @@ def test_the_manifest_counts_and_hashes(sources, tmp_path):
     assert manifest.figures["examples"] == 21
     assert manifest.figures["duplicates"] == [f"{sources.data}/a.jsonl:21"]
     assert (manifest.figures["train"], manifest.figures["val"]) == (18, 2)
-    assert set(manifest.outputs) == {"train.jsonl", "val.jsonl"}
+    assert set(manifest.outputs) == {"train.jsonl", "val.jsonl", "dictated.jsonl"}
     assert f"{sources.data}/a.jsonl" in manifest.inputs
+
+
+@pytest.fixture
+def dictating(sources: PrepareConfig, tmp_path: Path) -> PrepareConfig:
+    """The same config, with a collection one of whose five queries may be learnt from."""
+    note = Document("bread", "Sourdough", "Feed the rye starter the evening before.")
+    texts = [
+        "feed the starter",
+        "Falconry glove size?",
+        "Amber  Tea short",
+        "rye starter /only:lex",
+        "FEED the starter",
+    ]
+    queries = {f"q{number}": text for number, text in enumerate(texts)}
+    write_collection(
+        Collection("notes", (note,), queries, {query: {"bread": 2} for query in queries}), tmp_path / "n", "train"
+    )
+    collections = [CollectionConfig(path=tmp_path / "n", split="train")]
+    return sources.model_copy(update={"dictation": collections})
+
+
+def test_judged_queries_become_rows_but_for_judged_known_and_unfit_ones(dictating, tmp_path):
+    prepare(dictating, tmp_path / "out")
+    [row] = load_rows(tmp_path / "out", "dictated")
+    assert (row.query, row.slice, row.prompt) == (
+        "feed the starter",
+        "n",
+        prompt_text("feed the starter", "<|im_start|>"),
+    )
+    assert row.completion == (
+        "hyde: feed the starter: Sourdough\nlex: feed starter\n"
+        "vec: feed the starter: Feed the rye starter the evening before.\n<|im_end|>"
+    )
+    manifest = read_manifest(tmp_path / "out")
+    assert (manifest.figures["dictated"], manifest.figures["dictated_left_out"]) == (1, 4)
+    assert {f"{tmp_path}/n/{name}" for name in ("corpus.jsonl", "queries.jsonl", "qrels_train.tsv")} <= set(
+        manifest.inputs
+    )
+
+
+def test_an_epoch_has_each_dictated_row_as_often_as_wanted(dictating, sources, tmp_path):
+    prepare(dictating, tmp_path / "out")
+    prepare(sources, tmp_path / "plain")
+    plain = load_training_rows(tmp_path / "plain", 3)
+    assert plain == load_rows(tmp_path / "plain", "train")
+    assert load_training_rows(tmp_path / "out", 3) == plain + load_rows(tmp_path / "out", "dictated") * 3
+    (tmp_path / "plain/dictated.jsonl").unlink()
+    assert load_training_rows(tmp_path / "plain", 3) == plain
 
 
 @pytest.mark.parametrize("query", ["Zeppelin mooring?", "lighthouse keeper pay /only:lex", "falconry glove size"])
