@@ -1,5 +1,6 @@
 """The queries that rewards train on: those of the prepared data, and those of judged collections."""
 
+import logging
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,8 @@ from trainer.dataset import load_eval_queries, load_rows
 from trainer.services import CALLS_IN_FLIGHT
 from trainer.similarity import SimilarityIndex
 
+logger = logging.getLogger(__name__)
+
 
 class TrainingQuery(NamedTuple):
     """A query, and the prompt that QMD would send for it."""
@@ -29,7 +32,7 @@ class TrainingQuery(NamedTuple):
 def load_training_queries(config: GrpoConfig, data: Path, model: Path) -> list[TrainingQuery]:
     """The queries of the training rows, then those of `config.collections`.
 
-    data: folder that `prepare` wrote. Raises DataError when a collection holds a query that models are judged on.
+    data: folder that `prepare` wrote. Raises DataError for a collection of which models are judged on every query.
     """
     queries = [TrainingQuery(row.prompt, row.query) for row in load_rows(data, "train")]
     return queries + load_judged_queries(config.collections, config.prepare, model)
@@ -45,33 +48,32 @@ def in_training_order(queries: Sequence[TrainingQuery], count: int, seed: int) -
 
 
 def load_judged_queries(collections: Sequence[CollectionConfig], prepare: Path, model: Path) -> list[TrainingQuery]:
-    """The queries of collections to train on, in their order.
+    """The queries of collections to train on, in their order, without those that models are judged on, or nearly.
 
-    prepare: the config that says what models are judged on. Raises DataError for a query of a collection that is.
+    prepare: the config that says which these are. Raises DataError for a collection of which no query is left.
     """
     if not collections:
         return []
     bos = bos_token(model)
-    loaded = [load_collection(collection.path, collection.split) for collection in collections]
-    queries = [
-        TrainingQuery(prompt_text(text, bos), text, collection.name)
-        for collection in loaded
-        for text in dict.fromkeys(collection.queries.values())
-    ]
     settings = load_config(prepare, PrepareConfig)
-    evaluation = load_eval_queries(settings)
-    index = SimilarityIndex(query.text for query in evaluation)
-    leaks = [
-        f"query {query.query!r} of {query.collection} is {similarity:.2f} similar to {evaluation[number].text!r} "
-        f"({evaluation[number].where})"
-        for query in queries
-        for number, similarity in index.similar(query.query, settings.near_duplicate).items()
-    ]
-    if leaks:
-        raise DataError(
-            "\n".join(leaks) + "\nA model must not be judged on what it was trained on. `foundry data synth` leaves "
-            "such queries out; take them out of the collections."
-        )
+    judged = SimilarityIndex(query.text for query in load_eval_queries(settings))
+    queries: list[TrainingQuery] = []
+    for config in collections:
+        texts = dict.fromkeys(load_collection(config.path, config.split).queries.values())
+        kept = [text for text in texts if not judged.similar(text, settings.near_duplicate)]
+        if not kept:
+            raise DataError(
+                f"{config.path}: models are judged on all of its {len(texts):,} queries, or nearly, and must not be "
+                "trained on these. Name another split or collection."
+            )
+        if len(kept) < len(texts):
+            logger.warning(
+                "%s: %d of %d queries left out, which models are judged on, or nearly",
+                config.path,
+                len(texts) - len(kept),
+                len(texts),
+            )
+        queries += [TrainingQuery(prompt_text(text, bos), text, config.name) for text in kept]
     return queries
 
 

@@ -34,11 +34,13 @@ def config(tmp_path: Path, tiny_llama: Path) -> GrpoConfig:
     )
 
 
-def write_collection(folder: Path, query: str) -> None:
+def write_collection(folder: Path, *queries: str) -> None:
     folder.mkdir()
     (folder / "corpus.jsonl").write_text('{"_id": "a", "title": "A", "text": "text"}\n')
-    (folder / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": query}) + "\n")
-    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq\ta\t2\n")
+    rows = [json.dumps({"_id": f"q{number}", "text": query}) + "\n" for number, query in enumerate(queries)]
+    (folder / "queries.jsonl").write_text("".join(rows))
+    judgements = "".join(f"q{number}\ta\t2\n" for number in range(len(queries)))
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + judgements)
 
 
 def write_data(folder: Path) -> Path:
@@ -56,11 +58,16 @@ def test_the_queries_of_a_collection_come_after_those_of_the_data(config, tmp_pa
     assert queries[1].prompt == prompt_text("oak shelf bracket", bos_token(tiny_llama))
 
 
-def test_a_collection_with_a_query_that_models_are_judged_on_is_refused(config, tmp_path, tiny_llama):
+def test_queries_that_models_are_judged_on_are_left_out(config, tmp_path, tiny_llama, caplog):
+    write_collection(tmp_path / "notes", "Lighthouse keeper pay?", "oak shelf bracket")
+    queries = load_training_queries(config, write_data(tmp_path / "data"), tiny_llama)
+    assert [query.query for query in queries] == ["tea storage", "oak shelf bracket"]
+    assert "1 of 2 queries left out" in caplog.text
+
+
+def test_a_collection_that_models_are_judged_on_is_refused(config, tmp_path, tiny_llama):
     write_collection(tmp_path / "notes", "Lighthouse keeper pay?")
-    with pytest.raises(
-        DataError, match=r"'Lighthouse keeper pay\?' of notes is 1.00 similar to 'lighthouse keeper pay'"
-    ):
+    with pytest.raises(DataError, match="notes: models are judged on all of its 1 queries"):
         load_training_queries(config, write_data(tmp_path / "data"), tiny_llama)
 
 
