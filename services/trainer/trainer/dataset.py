@@ -101,15 +101,14 @@ def load_eval_queries(config: PrepareConfig) -> list[EvalQuery]:
         if not path.is_file():
             raise DataError(f"{path}: no such file; training data cannot be checked for leaks without it.")
         training = _training_ids(path.parent)
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    value = json.loads(line)
-                    query = EvalQuery(value["query"] if "query" in value else value["text"], f"{path}:{number}")
-                except (ValueError, KeyError, TypeError) as error:
-                    raise DataError(f'{path}:{number}: wants an object with "query" or "text": {error!r}') from error
-                if value.get("_id") not in training:
-                    queries.append(query)
+        for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+            try:
+                value = json.loads(line.decode("utf-8"))
+                query = EvalQuery(value["query"] if "query" in value else value["text"], f"{path}:{number}")
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(f'{path}:{number}: wants an object with "query" or "text": {error!r}') from error
+            if value.get("_id") not in training:
+                queries.append(query)
     return queries
 
 

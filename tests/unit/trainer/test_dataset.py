@@ -86,6 +86,13 @@ def test_what_a_collection_trains_on_is_no_leak(sources: PrepareConfig):
     assert judged == ["zeppelin mooring", "lighthouse keeper pay", "ferry in fog", "falconry glove size"]
 
 
+@pytest.mark.parametrize("line", [b'"tea"', b'{"text": 1', b'{"name": "tea"}', b'{"query": "th\xe9"}'])
+def test_a_line_that_holds_no_evaluation_query_is_told_with_its_number(sources: PrepareConfig, line: bytes):
+    (sources.evals / "queries.jsonl").write_bytes(b'{"query": "ferry in fog"}\n' + line + b"\n")
+    with pytest.raises(DataError, match=r'queries.jsonl:2: wants an object with "query" or "text"'):
+        load_eval_queries(sources)
+
+
 def test_case_and_spacing_make_no_new_query():
     kept, dropped = deduplicate([loaded("Tea tin"), loaded("tea  TIN", line=2), loaded("tea tins")])
     assert [example.example.query for example in kept] == ["Tea tin", "tea tins"]
