@@ -28,6 +28,7 @@ from qmd_rpc.inference import InferenceClient
 from qmd_schema.config import load_config
 from qmd_schema.errors import UserError
 from qmd_schema.verdicts import Interval, Verdict
+from qmd_search.hybrid import cache_folder
 
 INFERENCE_PORT = 8019
 READY_SECONDS = 600
@@ -65,7 +66,7 @@ def main() -> int:
 def on_collections(
     path: Path, output: Path, collections: Sequence[Path], split: str, queries: int | None, seeds: int
 ) -> EvaluatorConfig:
-    """The config at `path`, asking other collections, with what it measures kept in `output`."""
+    """The config at `path`, asking other collections, with the answers kept in `output`."""
     overrides: dict[str, Any] = {
         "collections": [{"path": str(folder), "split": split} for folder in collections],
         "queries_per_collection": queries,
@@ -74,7 +75,7 @@ def on_collections(
         "gate.confidence": TWO_SIDED,
         "store": str(output / "store.sqlite"),
         "signing_key": str(output / "verdict.key"),
-        "search_cache": str(output / "search"),
+        "search_cache": str(cache_folder()),
     }
     return load_config(path, EvaluatorConfig, overrides)
 

@@ -30,7 +30,10 @@ def main() -> None:
         dev, train = load_collection(path, "dev"), load_collection(path, "train")
         with HybridSearch.open(dev, embedder, cache_folder()) as search:
             plain = ndcgs(search, dev, {})
-            for name, lines in make_lines(dev, train, embedder).items():
+            ways = make_lines(dev, train, embedder)
+            every_line = [line for way in ways.values() for lines in way.values() for line in lines]
+            embedder.embed_queries([line.text for line in every_line if line.kind != "lex"])
+            for name, lines in ways.items():
                 found = ndcgs(search, dev, lines)
                 rows.setdefault(name, []).append([after - before for after, before in zip(found, plain, strict=True)])
     print(f"| lines | {' | '.join(path.name for path in arguments.collections)} | mean |")
