@@ -52,6 +52,8 @@ def main() -> int:
     parser.add_argument("--inference-config", type=Path, default=Path("configs/cpu/inference.yaml"))
     given = parser.parse_args()
     models = dict(model.partition("=")[::2] for model in given.models)
+    if not all(name and folder for name, folder in models.items()):
+        parser.error("models are given as NAME=FOLDER")
     try:
         config = on_collections(given.config, given.output, given.collections, given.split, given.queries, given.seeds)
         verdicts = compare(config, given.reference, models, given.output, given.inference_config)
@@ -113,8 +115,7 @@ def table(verdicts: Mapping[str, Verdict]) -> list[str]:
         lines += [f"Gain in nDCG@10 {words}, with 95 % bounds:", ""]
         lines += [f"| model | {' | '.join(names)} | all alike |", "|---" * (len(names) + 2) + "|"]
         for model, verdict in verdicts.items():
-            gains = [verdict.gains[f"{over}: {name}"] for name in names] + [verdict.gains[over]]
-            lines.append(f"| {model} | {' | '.join(map(written, gains))} |")
+            lines.append(f"| {model} | {' | '.join(map(written, gains_of(verdict, over, names)))} |")
         lines.append("")
     lines += ["| model | rubric | valid outputs | lex lines that match nothing | tokens |", "|---|---|---|---|---|"]
     sides = {"(trained from)": next(iter(verdicts.values())).figures["reference"]}
@@ -133,6 +134,11 @@ def collections_of(verdicts: Mapping[str, Verdict]) -> list[str]:
     return [name.removeprefix(prefix) for name in gains if name.startswith(prefix)]
 
 
+def gains_of(verdict: Verdict, over: str, names: Sequence[str]) -> list[Interval]:
+    """On each collection, then over all of them."""
+    return [verdict.gains[f"{over}: {name}"] for name in names] + [verdict.gains[over]]
+
+
 def written(gain: Interval) -> str:
     return f"{gain.mean:+.3f} ({gain.lower:+.3f}, {gain.upper:+.3f})"
 
@@ -145,7 +151,7 @@ def draw(path: Path, verdicts: Mapping[str, Verdict]) -> None:
     for axis, (over, words) in zip(axes, OVER.items(), strict=True):
         places = np.arange(len(names) + 1)
         for number, (model, verdict) in enumerate(verdicts.items()):
-            gains = [verdict.gains[f"{over}: {name}"] for name in names] + [verdict.gains[over]]
+            gains = gains_of(verdict, over, names)
             means = [gain.mean for gain in gains]
             below, above = [g.mean - g.lower for g in gains], [g.upper - g.mean for g in gains]
             shift = 0.6 * ((number + 0.5) / len(verdicts) - 0.5)
